@@ -1,0 +1,1 @@
+"""The methods themselves: plain torch and NumPy, usable as a library."""

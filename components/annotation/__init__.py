@@ -1,0 +1,1 @@
+"""AI feedback: writing, judging and filtering sentence pairs."""

@@ -1,0 +1,1 @@
+"""Datasets: schemas, readers, sources and the built-in world."""

@@ -1,0 +1,1 @@
+"""One client for language models behind four backends."""

@@ -1,0 +1,1 @@
+"""One file a paper: its parameters, its flow, its claims."""

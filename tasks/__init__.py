@@ -1,0 +1,1 @@
+"""The reusable Prefect tasks that flows are made of."""
