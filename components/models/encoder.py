@@ -1,0 +1,103 @@
+"""Sentence encoders: a Hugging Face encoder and a pooling. Letters: N texts, B batch, T tokens, D width."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from paperflows.components.models.pretrained import load_pretrained, load_tokenizer, model_location
+from paperflows.components.training.batching import TokenTable, token_budget_batches
+
+Pooling = Literal["mean", "cls"]
+POOLING_FILE = "pooling.json"
+
+
+class SentenceEncoder(nn.Module):
+    """An encoder that gives one vector a sentence.
+
+    Args:
+        encoder: a transformers encoder whose output has `last_hidden_state` (B, T, D).
+        tokenizer: its fast tokenizer.
+        pooling: "mean" over the tokens that are not padding, or "cls", the first token.
+        max_length: tokens kept of a text.
+    """
+
+    def __init__(self, encoder: nn.Module, tokenizer: Any, *, pooling: Pooling, max_length: int = 128) -> None:
+        super().__init__()
+        self.encoder, self.tokenizer, self.pooling, self.max_length = encoder, tokenizer, pooling, max_length
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, T) token ids and mask -> (B, D) sentence embeddings, not normalised."""
+        hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weights).sum(1) / weights.sum(1)
+
+    def tokens(self, texts: Sequence[str]) -> TokenTable:
+        """`texts` tokenised for this encoder."""
+        return TokenTable.from_texts(texts, self.tokenizer, max_length=self.max_length)
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str], *, token_budget: int | None = None) -> Tensor:
+        """Embeddings (N, D) float32 on the CPU, in the order of `texts`; each distinct text is encoded once.
+
+        Args:
+            token_budget: padded tokens a batch; by default 2,048 on CPU (fits its caches), 65,536 on a GPU.
+        """
+        distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        if not distinct:
+            return torch.zeros(0, self.encoder.config.hidden_size)
+        device = next(self.parameters()).device
+        budget = token_budget or (2048 if device.type == "cpu" else 65536)
+        table = self.tokens(list(distinct))
+        training = self.training
+        self.eval()
+        out: Tensor | None = None
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            for indices in token_budget_batches(table.lengths, budget=budget):
+                ids, mask = table.pad(indices)
+                vectors = self(ids.to(device), mask.to(device)).float().cpu()
+                out = torch.empty(len(distinct), vectors.shape[1]) if out is None else out
+                out[torch.from_numpy(indices)] = vectors
+        self.train(training)
+        assert out is not None
+        return out[torch.from_numpy(np.fromiter((distinct[text] for text in texts), dtype=np.int64, count=len(texts)))]
+
+    def save(self, folder: Path) -> None:
+        """Write config, safetensors weights, tokenizer and pooling into `folder`."""
+        self.encoder.save_pretrained(folder)  # type: ignore[operator]
+        self.tokenizer.save_pretrained(folder)
+        note = {"pooling": self.pooling, "max_length": self.max_length}
+        (folder / POOLING_FILE).write_text(json.dumps(note) + "\n", encoding="utf-8")
+
+
+def load_encoder(
+    model: str, *, pooling: Pooling | None = None, max_length: int = 128, device: str = "auto", revision: str | None = None
+) -> SentenceEncoder:
+    """A sentence encoder by name: `minilm` (offline), a folder written by `SentenceEncoder.save`, or a hub id.
+
+    Args:
+        pooling: default: what the folder says, else "mean".
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        InputError: the folder is missing, holds code or has no safetensors.
+        ServiceError: the hub cannot be reached.
+    """
+    from transformers import AutoModel
+
+    note_file = Path(model_location(model)) / POOLING_FILE
+    if note_file.is_file():
+        note = json.loads(note_file.read_text(encoding="utf-8"))
+        pooling, max_length = pooling or note["pooling"], note["max_length"]
+    bert_pooler = {"add_pooling_layer": False} if model == "minilm" or note_file.is_file() else {}
+    encoder = load_pretrained(AutoModel, model, revision=revision, **bert_pooler)
+    tokenizer = load_tokenizer(model, revision=revision)
+    built = SentenceEncoder(encoder, tokenizer, pooling=pooling or "mean", max_length=max_length)
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return built.to("cuda" if cuda else "cpu").eval()

@@ -1,0 +1,70 @@
+"""Small BERTs that a flow trains itself: WordPiece vocabulary, fresh weights, masked-language-model loss.
+
+Letters: B texts, T tokens, V vocabulary. Source: Devlin et al. 2019, section 3.1.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def train_wordpiece(texts: Iterable[str], *, vocab_size: int) -> Any:
+    """A lower-casing BERT tokenizer with a WordPiece vocabulary of at most `vocab_size` learnt from `texts`."""
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizerFast
+
+    learner = BertWordPieceTokenizer(lowercase=True)
+    learner.train_from_iterator(
+        texts, vocab_size=vocab_size, min_frequency=2, show_progress=False, special_tokens=list(SPECIALS)
+    )
+    return BertTokenizerFast(tokenizer_object=learner._tokenizer, do_lower_case=True)
+
+
+def tiny_bert(*, vocab_size: int, width: int, layers: int, heads: int, positions: int = 128, seed: int = 0) -> nn.Module:
+    """A fresh `BertForMaskedLM` (tied embeddings) with `layers` of width `width`, seeded."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=positions,
+    )
+    return BertForMaskedLM(config)
+
+
+def mask_tokens(
+    ids: Tensor, mask: Tensor, *, tokenizer: Any, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """BERT's corruption: of `share` of the tokens, 80 % become [MASK], 10 % a random token, 10 % stay.
+
+    Args:
+        ids, mask: (B, T) token ids and attention mask.
+
+    Returns:
+        Corrupted ids (B, T) and labels (B, T), -100 where nothing is predicted.
+    """
+    special = torch.tensor(tokenizer.all_special_ids)
+    eligible = mask.bool() & ~torch.isin(ids, special)
+    chosen = eligible & (torch.rand(ids.shape, generator=generator) < share)
+    action = torch.rand(ids.shape, generator=generator)
+    noise = torch.randint(len(SPECIALS), len(tokenizer), ids.shape, generator=generator)
+    corrupted = torch.where(chosen & (action < 0.8), tokenizer.mask_token_id, ids)
+    corrupted = torch.where(chosen & (action >= 0.9), noise, corrupted)
+    return corrupted, torch.where(chosen, ids, -100)
+
+
+def masked_lm_loss(model: nn.Module, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood in nats of the chosen tokens; the vocabulary is scored only where needed."""
+    hidden = model.bert(input_ids=ids, attention_mask=mask).last_hidden_state  # type: ignore[operator]
+    chosen = labels != -100
+    logits = model.cls(hidden[chosen])  # type: ignore[operator]
+    return F.cross_entropy(logits.float(), labels[chosen])
