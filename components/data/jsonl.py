@@ -7,8 +7,9 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from paperflows.components.data.problems import DataError, Problem
 
@@ -146,7 +147,7 @@ def _lines(path: Path, max_line_bytes: int) -> Iterator[tuple[int, bytes]]:
         raise DataError(Problem(str(path), None, None, f"cannot be read: {error.strerror or error}")) from None
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> gzip.GzipFile | BufferedReader:
     return gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")
 
 

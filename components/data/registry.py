@@ -106,7 +106,7 @@ HUB: dict[str, HubDataset] = {
         convert=final_answer,
     ),
     "mrpc": HubDataset(
-        id="nyu-mll/glue", config="mrpc", columns={**_PAIR, "label": "label"}, labels=("different", "paraphrase")
+        id="nyu-mll/glue", config="mrpc", columns={**_PAIR, "label": "label"}, labels=("not_paraphrase", "paraphrase")
     ),
     "multi30k": HubDataset(id="bentrevett/multi30k", columns={"text": "en", "de": "de"}),
     "nq_open": HubDataset(

@@ -1,0 +1,45 @@
+"""Corpora that the project writes itself: one small world of facts and everyday scenes, seen from several sides.
+
+Everything is determined by the code and the libraries' data: no seed, clock, locale or network enters. Meanings
+(`scenes`, `facts`) are assigned to train, validation or test by a stable hash before any of them becomes a sentence,
+so no sentence of a test split occurs in a train split, within a dataset or across them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from paperflows.components.data.world.render_classes import question_rows, topic_rows
+from paperflows.components.data.world.render_nli import nli_rows
+from paperflows.components.data.world.render_pairs import paraphrase_pairs, sts_pairs
+from paperflows.components.data.world.render_text import text_rows, triple_rows
+from paperflows.components.errors import InputError
+
+Row = dict[str, Any]
+Splits = dict[str, list[Row]]
+
+
+def _sized(rows: Callable[[str, int], list[Row]], train: int, validation: int, test: int) -> Callable[[], Splits]:
+    sizes = {"train": train, "validation": validation, "test": test}
+    return lambda: {split: rows(split, count) for split, count in sizes.items()}
+
+
+WORLD: dict[str, Callable[[], Splits]] = {
+    "world_nli": _sized(nli_rows, 2_100, 200, 500),
+    "world_pairs_class": _sized(paraphrase_pairs, 1_500, 300, 600),
+    "world_questions": _sized(question_rows, 1_500, 300, 600),
+    "world_sts": _sized(sts_pairs, 3_000, 800, 1_500),
+    "world_text": _sized(text_rows, 9_000, 800, 800),
+    "world_topics": _sized(topic_rows, 1_500, 300, 600),
+    "world_triples": triple_rows,
+}
+
+
+def build(name: str) -> Splits:
+    """Rows by split of one built-in dataset.
+
+    Raises:
+        InputError: no such dataset.
+    """
+    if name not in WORLD:
+        raise InputError(f"built-in dataset {name!r}: expected one of {', '.join(sorted(WORLD))}")
+    return WORLD[name]()
