@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, KeysView
 from pathlib import Path
 from typing import Any
 
 from paperflows.components.data.problems import Problem, shorten
-from paperflows.components.data.task_types import SIDE_SPLITS, RowType, detect, row_faults
+from paperflows.components.data.task_types import ROW_TYPES, SIDE_SPLITS, RowType, detect, row_faults
 
 Row = dict[str, Any]
 
@@ -48,9 +48,11 @@ class DatasetRules:
         kind: RowType | None = SIDE_SPLITS.get(split)
         digest = self._digests[split] = hashlib.sha256()
         texts = self.text_hashes[split] = set()
+        label_lines: dict[type, list[int]] = {}
         seen: dict[Any, int] = {}
         twice: list[tuple[int, Any, int]] = []
-        count = 0
+        count = first_line = 0
+        first_fields: KeysView[str] = {}.keys()
         for line, row in rows:
             count += 1
             if kind is None:
@@ -58,6 +60,11 @@ class DatasetRules:
                 if kind is None:
                     self.rows[split] = count
                     return
+                first_line, first_fields = line, row.keys()
+            elif row.keys() != first_fields and (lost := _lost_by_first(row, first_fields, kind)):
+                message = f"expected, but missing in the split's first row; line {line} has it"
+                self.report(Problem(path, first_line, lost, message))
+                break
             faults = row_faults(row, kind) or list(self._faults_across(row, kind))
             for field, message in faults:
                 self.report(Problem(path, line, field, message))
@@ -74,6 +81,7 @@ class DatasetRules:
             self.extra_fields |= row.keys() - kind.known
             if isinstance(label := row.get("label"), str | int):
                 self.labels[label] += 1
+                label_lines.setdefault(type(label), []).append(line)
                 self.splits_of_class.setdefault(split, set()).add(label)
             yield row
         self.rows[split] = count
@@ -81,10 +89,23 @@ class DatasetRules:
             listed = "; ".join(f"{shorten(value)} in lines {first} and {line}" for line, value, first in twice[:5])
             message = f"expected ids that occur once in the split, got {len(twice)} repeated: {listed}"
             self.report(Problem(path, twice[0][0], "id", message))
+        self._check_label_types(path, label_lines)
         if split in SIDE_SPLITS:
             self._side_ids[split] = set(seen)
         if not count:
             self.report(Problem(path, None, None, "empty split; expected at least one row"))
+
+    def _check_label_types(self, path: str, lines: dict[type, list[int]]) -> None:
+        """The rarer type is the wrong one; in a later split, the one that the splits before do not have."""
+        types = Counter(type(label).__name__ for label in self.labels.elements())
+        if len(types) < 2 or not lines:
+            return
+        expected = types.most_common(1)[0][0]
+        for found, where in lines.items():
+            if found.__name__ != expected:
+                for line in where[:5]:
+                    message = f"expected {expected} as in the other rows of the dataset, got {found.__name__}"
+                    self.report(Problem(path, line, "label", message))
 
     def _kind(self, split: str, path: str, line: int, row: Row) -> RowType | None:
         kind = detect(row.keys())
@@ -107,11 +128,6 @@ class DatasetRules:
 
     def _faults_across(self, row: Row, kind: RowType) -> Iterator[tuple[str, str]]:
         """What is wrong with a row only in the light of the rest of the dataset."""
-        label = row.get("label")
-        first = next(iter(self.labels), None)
-        if first is not None and isinstance(label, str | int) and type(first) is not type(label):
-            wanted = f"{type(first).__name__} as in the rows before ({shorten(first)})"
-            yield "label", f"expected {wanted}, got {type(label).__name__} {shorten(label)}"
         for field, side in kind.refers:
             known = self._side_ids.get(side)
             if known is None and field in row and row[field] is not None:
@@ -133,6 +149,15 @@ class DatasetRules:
     def _digest_file(self, row: Row, kind: RowType, digest: Any) -> None:
         if kind.file is not None and self.folder is not None:
             digest.update(hashlib.sha256((self.folder / row[kind.file]).read_bytes()).digest())
+
+
+def _lost_by_first(row: Row, first_fields: KeysView[str], kind: RowType) -> str | None:
+    """The field for whose lack the first row made the split a split of another, less specific type."""
+    better = detect(row.keys())
+    if isinstance(better, str) or better in (kind, *SIDE_SPLITS.values()) or kind in SIDE_SPLITS.values():
+        return None
+    missing = sorted(better.required - first_fields)
+    return missing[0] if missing and ROW_TYPES.index(better) < ROW_TYPES.index(kind) else None
 
 
 def _key(row: Row, kind: RowType) -> Any:

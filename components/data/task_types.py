@@ -138,7 +138,12 @@ def _explain(error: ValidationError, row: Row, kind: RowType) -> list[tuple[str,
             before = faults.get(field)
             wanted = f"{before.split(', got ')[0].removeprefix('expected ')} or {wanted}" if before else wanted
             faults[field] = f"expected {wanted}, got {shorten(item['input'])}"
-    return list(faults.items())
+    # of a union's branches, the one that got deepest into the value says most
+    return [(field, said) for field, said in faults.items() if not any(_inside(other, field) for other in faults)]
+
+
+def _inside(field: str, outer: str) -> bool:
+    return field.startswith((f"{outer}[", f"{outer}."))
 
 
 _WANTED = {

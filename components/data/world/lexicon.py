@@ -159,7 +159,7 @@ greet|greet greeting greeted/welcome welcoming welcomed|people|person|person|any
 help|help helping helped/assist assisting assisted|people|person|person|any|
 guide|guide guiding guided/lead leading led|people|person|being|out|
 draw|draw drawing drawn/sketch sketching sketched|art|person|plant structure being|any|
-photograph|photograph photographing photographed/take~pictures~of taking~pictures~of|art|person|plant structure being|any|
+photograph|photograph photographing photographed/take~pictures~of taking~pictures~of|art|person|structure being|any|
 plant|plant planting planted|garden|person|plant|out|dig up
 water|water watering watered|garden|person|plant|any|
 dig up|dig~up digging~up dug~up|garden|person|plant|out|plant

@@ -10,7 +10,6 @@ from paperflows.components.data.world.facts import FAMILIES, facts_of
 from paperflows.components.data.world.hashing import choose, part_of, stable_number
 from paperflows.components.data.world.lexicon import PLACES, TIMES, VERBS
 from paperflows.components.data.world.render_facts import fact_questions, fact_sentence
-from paperflows.components.data.world.render_pairs import scene_of
 from paperflows.components.data.world.render_scenes import agent_phrase, agents_words, object_phrase, sentence, setting
 from paperflows.components.data.world.scenes import Scene
 
@@ -66,7 +65,7 @@ def _topic_sentences(part: str, rng: Random) -> Iterator[tuple[str, str]]:
         for topic, some in by_topic.items():
             yield fact_sentence(rng.choice(some), rng.getrandbits(32)), topic
         for _ in range(6):
-            scene = scene_of(part, rng)
+            scene = scenes.draw(rng, part=part)
             topic = TOPIC_OF_ACTION.get(VERBS[scene.action].group, "")
             about_people = topic == "animals" and "animal" not in _groups(scene)
             if topic and not about_people:
@@ -84,7 +83,7 @@ def _questions(part: str, rng: Random) -> Iterator[tuple[str, str]]:
         if questions:
             yield rng.choice(questions)
         for _ in range(3):
-            scene, style = scene_of(part, rng), rng.getrandbits(32)
+            scene, style = scenes.draw(rng, part=part), rng.getrandbits(32)
             for text, label in _scene_questions(scene, style):
                 # a question leaves a slot out, so scenes of different splits may ask the same
                 if part_of(f"question|{text}") == part:

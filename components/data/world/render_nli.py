@@ -12,7 +12,6 @@ from paperflows.components.data.world.facts import Fact, facts_like, facts_of
 from paperflows.components.data.world.hashing import choose, part_of, stable_number
 from paperflows.components.data.world.lexicon import PLACES
 from paperflows.components.data.world.render_facts import fact_sentence, rounded
-from paperflows.components.data.world.render_pairs import scene_of
 from paperflows.components.data.world.render_scenes import sentence
 from paperflows.components.data.world.scenes import Change, Scene
 
@@ -103,9 +102,9 @@ def nli_rows(part: str, premises: int) -> list[Row]:
         if kind < 0.2:
             premise, hypotheses = _about_city(rng.choice(cities), part, style)
         elif kind < 0.35:
-            premise, hypotheses = _about_place(scene_of(part, rng), style, rng)
+            premise, hypotheses = _about_place(scenes.draw(rng, part=part), style, rng)
         else:
-            premise, hypotheses = _about_scene(scene_of(part, rng), part, style, rng)
+            premise, hypotheses = _about_scene(scenes.draw(rng, part=part), part, style, rng)
         if premise in seen or len({premise, *hypotheses}) < 4:
             continue
         seen.add(premise)

@@ -44,14 +44,6 @@ STS_CHANGES: tuple[tuple[Change | None, int, float], ...] = (
 _SHARE_OF_FACTS = 0.2
 
 
-def scene_of(part: str, rng: Random, actions: tuple[str, ...] = tuple(VERBS)) -> Scene:
-    """A scene whose core belongs to that split."""
-    while True:
-        scene = scenes.draw(rng, actions)
-        if part_of(scene.key) == part:
-            return scene
-
-
 def say(meaning: Meaning, style: int) -> str:
     """One sentence."""
     return fact_sentence(meaning, style) if isinstance(meaning, Fact) else sentence(meaning, style)
@@ -104,7 +96,7 @@ def _related(part: str, rng: Random) -> Iterator[tuple[Meaning, Meaning, float]]
             continue
         number = rng.choices(range(len(changes)), weights)[0]
         change = changes[number]
-        first = scene_of(part, rng)
+        first = scenes.draw(rng, part=part)
         if change is scenes.swap_roles:
             first = _swappable(part, rng)
         if change is None:
@@ -119,7 +111,7 @@ def _swappable(part: str, rng: Random) -> Scene:
     """A scene in which agent and object could change places within the split."""
     actions = tuple(verb.key for verb in VERBS.values() if set(verb.agents) & set(verb.objects))
     while True:
-        scene = scene_of(part, rng, actions)
+        scene = scenes.draw(rng, actions, part=part)
         swapped = scenes.swap_roles(replace(scene, count=1), rng)
         if swapped and part_of(swapped.key) == part:
             return replace(scene, count=1)

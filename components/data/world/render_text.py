@@ -6,9 +6,8 @@ from typing import Any
 from paperflows.components.data.world.facts import Fact, facts, facts_of, is_number
 from paperflows.components.data.world.hashing import stable_number
 from paperflows.components.data.world.render_facts import fact_sentence
-from paperflows.components.data.world.render_pairs import scene_of
 from paperflows.components.data.world.render_scenes import sentence
-from paperflows.components.data.world.scenes import negate
+from paperflows.components.data.world.scenes import draw, negate
 
 Row = dict[str, Any]
 
@@ -33,7 +32,7 @@ def text_rows(part: str, count: int) -> list[Row]:
         if rng.random() < 1 / 3:
             found[fact_sentence(rng.choice(of_part), style)] = None
         else:
-            scene = scene_of(part, rng)
+            scene = draw(rng, part=part)
             denied = negate(scene, rng) if rng.random() < 0.05 else None
             found[sentence(denied or scene, style)] = None
     return [{"text": text} for text in found]

@@ -6,6 +6,7 @@ from functools import cache
 from random import Random
 from typing import Any
 
+from paperflows.components.data.world.hashing import part_of
 from paperflows.components.data.world.lexicon import ATTRIBUTES, GENERAL, NOUNS, PLACES, TIMES, VERBS, Noun
 
 
@@ -66,13 +67,13 @@ def noun(key: str) -> Noun:
     return GENERAL[key.removeprefix("any ")] if key.startswith("any ") else NOUNS[key]
 
 
-def draw(rng: Random, actions: tuple[str, ...] = tuple(VERBS)) -> Scene:
-    """A scene of one of these actions, with some slots left open."""
-    action = rng.choice(actions)
-    agent = rng.choice(_agents(action))
-    thing = rng.choice(_things(action))
-    while thing == agent:
-        thing = rng.choice(_things(action))
+def draw(rng: Random, actions: tuple[str, ...] = tuple(VERBS), *, part: str = "") -> Scene:
+    """A scene of one of these actions, with some slots left open; `part`: its core belongs to that split."""
+    while True:
+        action = rng.choice(actions)
+        agent, thing = rng.choice(_agents(action)), rng.choice(_things(action))
+        if agent != thing and (not part or part_of(Scene(agent, 1, action, thing).key) == part):
+            break
     scene = Scene(agent, rng.choices((1, 2, 3), (8, 2, 1))[0], action, thing)
     for slot, share in (("agent_attribute", 0.5), ("object_attribute", 0.4), ("place", 0.65), ("time", 0.25)):
         if rng.random() < share:

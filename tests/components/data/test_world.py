@@ -1,0 +1,212 @@
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from random import Random
+
+import pytest
+from paperflows.components.data.sources import load
+from paperflows.components.data.world import WORLD, build
+from paperflows.components.data.world.facts import Fact, facts
+from paperflows.components.data.world.hashing import part_of
+from paperflows.components.data.world.meaning import score
+from paperflows.components.data.world.render_facts import rounded
+from paperflows.components.data.world.render_scenes import article, sentence, third_person
+from paperflows.components.data.world.scenes import Scene, cores, draw
+from paperflows.components.errors import InputError
+
+SIZES = {
+    "world_nli": ("classification", {"train": 6300, "validation": 600, "test": 1500}),
+    "world_pairs_class": ("classification", {"train": 1500, "validation": 300, "test": 600}),
+    "world_questions": ("classification", {"train": 1500, "validation": 300, "test": 600}),
+    "world_sts": ("pair regression", {"train": 3000, "validation": 800, "test": 1500}),
+    "world_text": ("text", {"train": 9000, "validation": 800, "test": 800}),
+    "world_topics": ("classification", {"train": 1500, "validation": 300, "test": 600}),
+}
+
+
+@pytest.fixture(scope="module")
+def world():
+    return {name: load("builtin", name) for name in WORLD}
+
+
+def sentences(rows):
+    return [row[field] for row in rows for field in ("text", "text_pair") if field in row]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_and_tasks(world, name):
+    task, sizes = SIZES[name]
+    assert world[name].task == task
+    assert {split: len(rows) for split, rows in world[name].splits.items()} == sizes
+    assert world[name].warnings == ()
+
+
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_no_evaluation_sentence_is_ever_trained_on(world, name):
+    trained = {text for other in SIZES for text in sentences(world[other].splits["train"])}
+    for split in ("validation", "test"):
+        assert not trained.intersection(sentences(world[name].splits[split])), split
+
+
+def test_text_is_distinct(world):
+    for rows in world["world_text"].splits.values():
+        assert len({row["text"] for row in rows}) == len(rows)
+
+
+def test_triples_are_many_and_test_entities_are_known_from_train(world):
+    splits = world["world_triples"].splits
+    triples = [tuple(row.values()) for split in ("train", "validation", "test") for row in splits[split]]
+    assert len(facts()) >= 2000
+    assert len(triples) == len(set(triples)) >= 2000
+    trained = {row[end] for row in splits["train"] for end in ("head", "tail")}
+    assert {row["id"] for row in splits["entities"]} == trained
+    assert min(len(splits["test"]), len(splits["validation"])) > 200
+
+
+def test_nli_has_every_label_once_a_premise_and_no_giveaway_word(world):
+    for rows in world["world_nli"].splits.values():
+        premises = {}
+        for row in rows:
+            premises.setdefault(row["text"], []).append(row["label"])
+            assert row["text"] != row["text_pair"]
+        assert all(sorted(labels) == ["contradiction", "entailment", "neutral"] for labels in premises.values())
+        denied = Counter(row["label"] for row in rows if re.search(r"\b(no|not)\b", row["text_pair"]))
+        assert max(denied.values()) < 3 * min(denied.values())
+
+
+def test_classes_are_balanced(world):
+    for name, classes in {"world_topics": 10, "world_questions": 6, "world_pairs_class": 2}.items():
+        for rows in world[name].splits.values():
+            counts = Counter(row["label"] for row in rows)
+            assert len(counts) == classes
+            assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_words_in_common_do_not_tell_the_score(world):
+    from scipy.stats import spearmanr
+
+    rows = world["world_sts"].splits["test"]
+    words = [[set(re.findall(r"\w+", row[field].lower())) for field in ("text", "text_pair")] for row in rows]
+    overlap = [len(a & b) / len(a | b) for a, b in words]
+    assert 0.1 < spearmanr(overlap, [row["score"] for row in rows])[0] < 0.5
+    assert sum(row["score"] == 5 and common < 0.4 for row, common in zip(rows, overlap, strict=True)) >= 30
+    assert sum(row["score"] <= 2.1 and common > 0.6 for row, common in zip(rows, overlap, strict=True)) >= 60
+    assert min(Counter(int(row["score"]) for row in rows).values()) >= 50
+
+
+MAN = Scene("man", 1, "eat", "apple", place="in the kitchen")
+DOG = Scene("dog", 1, "chase", "cat")
+PARIS = Fact("Paris", "capital of", "France", "city")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (MAN, MAN, 5.0),
+        (MAN, Scene("man", 1, "eat", "apple"), 4.1),  # place said once: 1.8 * 0.5
+        (MAN, Scene("man", 1, "eat", "apple", place="in the office"), 3.56),  # both indoors: 1.8 * 0.8
+        (MAN, Scene("man", 1, "slice", "apple", place="in the kitchen"), 3.25),  # same kind of action: 3.5 * 0.5
+        (MAN, Scene("woman", 1, "eat", "apple", place="in the kitchen"), 3.68),  # sibling: 2.2 * 0.6
+        (MAN, Scene("any person", 1, "eat", "apple", place="in the kitchen"), 4.34),  # kind: 2.2 * 0.3
+        (MAN, Scene("man", 2, "eat", "apple", place="in the kitchen"), 3.6),  # one against two: 1.4
+        (MAN, Scene("man", 1, "eat", "apple", place="in the kitchen", negated=True), 2.0),
+        (MAN, Scene("man", 1, "eat", "apple", "old", place="in the kitchen"), 4.2),  # attribute once: 1.6 * 0.5
+        (DOG, Scene("cat", 1, "chase", "dog"), 2.0),  # roles swapped
+        (MAN, Scene("cat", 1, "sleep"), 0.0),
+        (MAN, PARIS, 0.0),
+        (PARIS, PARIS, 5.0),
+        (PARIS, Fact("Paris", "located in", "France", "city"), 3.25),
+        (PARIS, Fact("Berlin", "capital of", "Germany", "city"), 1.48),  # 5 - 2 * 2.2 * 0.8
+        (Fact("Chad", "borders", "Niger", "country"), Fact("Niger", "borders", "Chad", "country"), 5.0),
+    ],
+)
+def test_score_by_hand(first, second, expected):
+    assert score(first, second) == score(second, first) == expected
+
+
+def test_sentences_by_hand():
+    said = {sentence(Scene("man", 1, "eat", "apple", place="in the kitchen"), style) for style in range(3000)}
+    assert {
+        "A man is eating an apple in the kitchen.",
+        "An apple is being eaten by a man in the kitchen.",
+        "In the kitchen, a guy is eating an apple.",
+        "There is a gentleman consuming an apple in the kitchen.",
+        "It is a man who is eating an apple in the kitchen.",
+        "Man eating an apple in the kitchen",
+    } <= said
+    denied = {sentence(Scene("man", 1, "eat", "apple", negated=True), style) for style in range(500)}
+    assert all(" not " in text or " no " in text for text in denied)
+    assert sentence(DOG, 7) == sentence(DOG, 7)
+
+
+def test_grammar_of_many_sentences(world):
+    texts = [text for name in SIZES for rows in world[name].splits.values() for text in sentences(rows)]
+    assert len(texts) > 30_000
+    for text in texts:
+        assert text[0].isupper() or not text[0].islower(), text
+        assert "  " not in text and " ," not in text and not text.endswith(".."), text
+        assert not re.search(r"(?<![\w’'-])[Aa] [aeio]", text), text
+        assert not re.search(r"(?<![\w’'-])[Aa]n (?![aeiou])", text), text
+        assert not re.search(r"\b(two|three|pair of|trio of) [\w' -]*? (is|isn't)\b", text.split(" by ")[0]), text
+        assert not re.search(r"\b(the the|a a|an an|the a)\b", text, re.IGNORECASE), text
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("carry", "carries"), ("watch", "watches"), ("look at", "looks at"), ("fix", "fixes"), ("play", "plays")],
+)
+def test_third_person(word, expected):
+    assert third_person(word) == expected
+
+
+def test_articles_and_rounding():
+    assert [article(word) for word in ("apple", "unhappy man", "uniform", "hound")] == [
+        "an apple",
+        "an unhappy man",
+        "a uniform",
+        "a hound",
+    ]
+    assert [rounded(n) for n in (66_987_244, 1_411_778_724, 2_040_000, 508_437, 94)] == [
+        "67 million",
+        "1.4 billion",
+        "2 million",
+        "510,000",
+        "94",
+    ]
+
+
+def test_drawn_scenes_make_sense_and_stay_in_their_split():
+    rng = Random(3)
+    known = set(cores())
+    assert len(known) > 10_000
+    for part in ("train", "validation", "test"):
+        for _ in range(200):
+            scene = draw(rng, part=part)
+            assert (scene.agent, scene.action, scene.object) in known
+            assert part_of(scene.key) == part
+
+
+def test_unknown_name():
+    with pytest.raises(InputError, match="expected one of world_nli"):
+        build("world")
+
+
+DIGESTS = """
+from paperflows.components.data.sources import load
+from paperflows.components.data.world import WORLD
+print([load("builtin", name).sha256 for name in WORLD])
+"""
+
+
+def test_every_process_builds_the_same(world):
+    for setting in (
+        {"PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
+        {"PYTHONHASHSEED": "2", "TZ": "UTC", "LANG": "de_DE.UTF-8"},
+    ):
+        environment = {**os.environ, **setting}
+        done = subprocess.run(
+            [sys.executable, "-c", DIGESTS], env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == str([one.sha256 for one in world.values()])
