@@ -1,0 +1,71 @@
+"""dvc.yaml and prefect.yaml, written from the registry of flows and checked in; a test fails when they drift."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from paperflows.components.errors import InputError
+from paperflows.flows.params import load_parameters
+from paperflows.flows.registry import Paper, load_flow, slugs
+from paperflows.tasks.closure import closure
+from paperflows.tasks.environment import prepare
+from paperflows.tasks.report import write_text
+
+HEADER = "# Written by `paperflows sync` from the flows; do not edit.\n"
+POOL = "paperflows"
+
+
+def synchronise(*, check: bool = False) -> list[Path]:
+    """Write both files where they differ from what the flows say, and return those paths.
+
+    Raises:
+        InputError: with `check`, when a file differs.
+    """
+    root = prepare()
+    papers = [load_flow(slug)[0] for slug in slugs()]
+    wanted = {root / "dvc.yaml": dvc_yaml(root, papers), root / "prefect.yaml": prefect_yaml(root, papers)}
+    stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
+    if check and stale:
+        raise InputError(f"{', '.join(p.name for p in stale)} differ from the flows: run `paperflows sync`")
+    for path in stale:
+        write_text(path, wanted[path])
+    return stale
+
+
+def dvc_yaml(root: Path, papers: list[Paper]) -> str:
+    """One stage a paper: its code is the true import closure of its flow, its parameters its section."""
+    stages = {
+        paper.slug: {
+            "cmd": f"paperflows run {paper.slug}",
+            "desc": f"{paper.title} ({paper.authors})",
+            "deps": [path.relative_to(root).as_posix() for path in closure(f"paperflows.flows.{paper.slug}")],
+            "params": [paper.slug],
+            "outs": [f"artifacts/{paper.slug}", {f"reports/{paper.slug}.md": {"cache": False}}],
+            "metrics": [{f"reports/{paper.slug}.json": {"cache": False}}],
+            "plots": [{f"reports/{paper.slug}": {"cache": False}}],
+        }
+        for paper in papers
+    }
+    return HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120, allow_unicode=True)
+
+
+def prefect_yaml(root: Path, papers: list[Paper]) -> str:
+    """One deployment a paper on one process work pool, its form filled from params.yaml, its schedule switched off."""
+    deployments = []
+    for paper in papers:
+        params = load_parameters(paper.parameters, paper.slug, root)
+        deployments.append(
+            {
+                "name": "laptop",
+                "description": f"{paper.title} ({paper.authors}, arXiv {paper.arxiv})",
+                "tags": ["paperflows", paper.slug],
+                "entrypoint": f"paperflows.flows.{paper.slug}:{paper.slug}",
+                "parameters": {"params": params.model_dump(mode="json")},
+                "concurrency_limit": 1,
+                "work_pool": {"name": POOL, "work_queue_name": None, "job_variables": {}},
+                "schedules": [{"cron": paper.cron, "timezone": "UTC", "active": False}],
+            }
+        )
+    content: dict[str, Any] = {"name": "paperflows", "prefect-version": "3.8.8", "pull": [], "deployments": deployments}
+    return HEADER + yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True)

@@ -1,0 +1,80 @@
+"""Verdicts: each claim of a flow, decided by the one paired bootstrap from stored outputs."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from paperflows.tasks.policy import cached_task
+from paperflows.tasks.store import Artifact, open_artifact
+
+OUTPUTS = "outputs.safetensors"
+GOLD = "gold.safetensors"
+
+
+class PaperFigure(BaseModel):
+    """What the paper reports for the same comparison; `where` names the table."""
+
+    ours: float
+    baseline: float | None
+    where: str
+
+
+class Claim(BaseModel):
+    """A statement that can fail, and the outputs that decide it.
+
+    `ours` and `baseline` are artifacts, one a seed, holding `outputs.safetensors`: dataset -> (N,) outputs.
+    `gold` holds `gold.safetensors`: dataset -> (N,); None where the outputs are per-example scores already.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    statement: str
+    metric: str
+    baseline_name: str
+    ours: list[dict[str, Any]]
+    baseline: list[dict[str, Any]]
+    gold: dict[str, Any] | None = None
+    datasets: list[str]
+    statistic: Literal["spearman", "mean"]
+    margin: float = Field(0.0, description="what the effect must exceed, in units of the metric")
+    paper: PaperFigure | None = None
+
+
+@cached_task(name="judge_claim")
+def judge_claim(claim: Claim, resamples: int = 1000) -> dict[str, Any]:
+    """The claim's entry of the report: both figures, effect, 95 % interval and verdict."""
+    import numpy as np
+
+    from paperflows.components.evaluation.bootstrap import Paired, decide, mean_statistic, paired_bootstrap, spearman
+
+    ours, baseline = _outputs(claim.ours), _outputs(claim.baseline)
+    gold = _outputs([claim.gold], GOLD)[0] if claim.gold else None
+    pairs = []
+    for name in claim.datasets:
+        a, b = np.stack([o[name] for o in ours]), np.stack([o[name] for o in baseline])
+        pairs.append(Paired(gold[name] if gold else np.zeros(a.shape[1]), a, b))
+    effect = paired_bootstrap(
+        pairs, {"spearman": spearman, "mean": mean_statistic}[claim.statistic], resamples=resamples
+    )
+    return {
+        "id": claim.id,
+        "statement": claim.statement,
+        "metric": claim.metric,
+        "ours": effect.ours,
+        "baseline": effect.baseline,
+        "baseline_name": claim.baseline_name,
+        "effect": effect.effect,
+        "margin": claim.margin,
+        "ci95": list(effect.ci95),
+        "n": effect.n,
+        "seeds": len(claim.ours),
+        "paper": claim.paper.model_dump() if claim.paper else None,
+        "verdict": decide(effect.ci95, claim.margin),
+    }
+
+
+def _outputs(artifacts: list[Any], file: str = OUTPUTS) -> list[dict[str, Any]]:
+    from safetensors.numpy import load_file
+
+    return [load_file(open_artifact(Artifact(path=a["path"], sha256=a["sha256"])) / file) for a in artifacts]

@@ -1,0 +1,132 @@
+"""Load datasets from the named source into the store, and gather unlabelled sentences from them."""
+
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from prefect import task
+
+from paperflows.tasks.policy import cached_task
+from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+
+log = logging.getLogger(__name__)
+
+
+class DatasetArtifact(Artifact):
+    """A checked dataset in the store, with what the report says of it."""
+
+    name: str
+    source: str
+    task: str
+    content: str
+    rows: dict[str, int]
+
+
+class SentenceArtifact(Artifact):
+    """Distinct sentences in the store (`sentences.jsonl`)."""
+
+    count: int
+    left_out: int
+
+
+@task(name="load_dataset", persist_result=False)
+def load_dataset(source: str, name: str, task_types: Sequence[str] = ()) -> DatasetArtifact:
+    """Read, check and store one dataset; always reads the source, so that changed data is noticed.
+
+    Args:
+        source: "builtin", "hub" or a folder.
+        task_types: the task types that the flow can use; empty for any.
+
+    Raises:
+        InputError: unknown name, bad data (file, line, field) or another task type.
+        ServiceError: the hub cannot be reached.
+    """
+    from paperflows.components.data.jsonl import write_jsonl
+    from paperflows.components.data.sources import load
+    from paperflows.components.errors import InputError
+
+    data = load(source, name)
+    if task_types and data.task not in task_types:
+        raise InputError(f"dataset {name!r} of {source} is {data.task}; expected {' or '.join(task_types)}")
+    for warning in data.warnings:
+        log.warning("%s: %s", name, warning)
+    with new_artifact() as (folder, artifact):
+        for split, rows in data.splits.items():
+            write_jsonl(folder / f"{split}.jsonl", rows)
+    return DatasetArtifact(
+        **artifact,
+        name=name,
+        source=data.source,
+        task=data.task,
+        content=data.sha256,
+        rows={split: len(rows) for split, rows in data.splits.items()},
+    )
+
+
+def read_dataset(artifact: DatasetArtifact) -> dict[str, list[dict[str, Any]]]:
+    """Rows by split of a stored dataset."""
+    from paperflows.components.data.jsonl import read_jsonl
+
+    folder = open_artifact(artifact)
+    return {path.stem: [row for _, row in read_jsonl(path)] for path in sorted(folder.glob("*.jsonl"))}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of one stored file."""
+    from paperflows.components.data.jsonl import read_jsonl
+
+    return [row for _, row in read_jsonl(path)]
+
+
+@cached_task(name="collect_sentences")
+def collect_sentences(
+    datasets: list[DatasetArtifact],
+    held_out: list[DatasetArtifact],
+    max_words: int,
+    limit: int,
+    seed: int,
+) -> SentenceArtifact:
+    """Distinct sentences of the training splits of `datasets`, labels unread, in an order shuffled by `seed`.
+
+    Leaves out every sentence of any evaluation split (of `datasets` and `held_out` alike, compared without case and
+    space) and sentences longer than `max_words`; at most `limit` are kept.
+    """
+    from paperflows.components.data.jsonl import write_jsonl
+    from paperflows.components.errors import InputError
+
+    forbidden: set[str] = set()
+    found: dict[str, str] = {}
+    for data in held_out + datasets:
+        for split, rows in read_dataset(data).items():
+            if split != "train":
+                forbidden.update(_fold(text) for row in rows for text in _texts(row))
+    left_out = 0
+    for data in datasets:
+        for row in read_dataset(data).get("train", []):
+            for text in _texts(row):
+                if _fold(text) in forbidden or len(text.split()) > max_words:
+                    left_out += 1
+                else:
+                    found.setdefault(_fold(text), text)
+    if not found:
+        raise InputError(f"no training sentences in {', '.join(d['name'] for d in datasets)}: they need a train split")
+    sentences = sorted(found.values())
+    random.Random(seed).shuffle(sentences)
+    with new_artifact() as (folder, artifact):
+        write_jsonl(folder / "sentences.jsonl", [{"text": text} for text in sentences[:limit]])
+    return SentenceArtifact(**artifact, count=len(sentences[:limit]), left_out=left_out)
+
+
+def read_sentences(artifact: Artifact) -> list[str]:
+    """The sentences that `collect_sentences` stored, in order."""
+    return [row["text"] for row in read_rows(open_artifact(artifact) / "sentences.jsonl")]
+
+
+def _texts(row: dict[str, Any]) -> list[str]:
+    return [row[field] for field in ("text", "text_pair") if row.get(field)]
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -1,0 +1,80 @@
+"""The plots of a report, drawn from plain numbers so that a report can be redrawn without its models."""
+
+from pathlib import Path
+from typing import Any
+
+PALETTE = ("#1f6feb", "#c2410c", "#0f766e", "#7c3aed", "#b45309", "#475569", "#be123c", "#15803d")
+VERDICT_COLOUR = {"holds": "#15803d", "fails": "#b91c1c", "undecided": "#b45309"}
+
+
+def draw_claims(claims: list[dict[str, Any]], path: Path) -> None:
+    """Effects with their 95 % intervals against their margins, coloured by verdict."""
+    axes, figure = _axes(height=1.2 + 0.55 * len(claims))
+    for row, claim in enumerate(reversed(claims)):
+        colour = VERDICT_COLOUR[claim["verdict"]]
+        axes.plot(claim["ci95"], [row, row], color=colour, lw=3, solid_capstyle="round")
+        axes.plot(claim["effect"], row, "o", color=colour)
+        axes.plot([claim["margin"]] * 2, [row - 0.3, row + 0.3], color="#334155", lw=1)
+        axes.annotate(claim["verdict"], (max(claim["ci95"]), row), (6, -3), textcoords="offset points", color=colour)
+    axes.axvline(0, color="#94a3b8", lw=0.8)
+    axes.set_yticks(range(len(claims)), [claim["id"].replace("_", " ") for claim in reversed(claims)])
+    axes.margins(x=0.2)
+    axes.set_xlabel("effect: ours minus baseline, with its 95 % interval (the bar is the margin)")
+    _save(figure, path)
+
+
+def draw_bars(groups: dict[str, dict[str, list[float]]], path: Path, *, ylabel: str) -> None:
+    """Grouped bars: group -> series -> values by seed; the bar is their mean, the dots are the seeds."""
+    axes, figure = _axes(width=1.5 + 1.1 * len(groups), height=4.2)
+    series = list(dict.fromkeys(name for values in groups.values() for name in values))
+    width = 0.8 / len(series)
+    for place, name in enumerate(series):
+        colour = PALETTE[place % len(PALETTE)]
+        for x, values in enumerate(groups.values()):
+            if name in values:
+                at = x - 0.4 + width * (place + 0.5)
+                mean = sum(values[name]) / len(values[name])
+                axes.bar(at, mean, width * 0.92, color=colour, alpha=0.85, label=name if x == 0 else None)
+                axes.plot([at] * len(values[name]), values[name], ".", color="#0f172a", ms=3)
+    axes.set_xticks(range(len(groups)), list(groups), rotation=20, ha="right")
+    axes.set_ylabel(ylabel)
+    axes.legend(fontsize=8, ncols=min(4, len(series)), loc="upper center", bbox_to_anchor=(0.5, 1.24), frameon=False)
+    _save(figure, path)
+
+
+def draw_lines(series: dict[str, list[tuple[float, float]]], path: Path, *, xlabel: str, ylabel: str) -> None:
+    """One line a series of (x, y) points."""
+    axes, figure = _axes(height=4.0)
+    for place, (name, points) in enumerate(series.items()):
+        axes.plot(*zip(*points, strict=True), color=PALETTE[place % len(PALETTE)], label=name, lw=1.6)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.legend(fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def draw_histogram(values: dict[str, list[float]], path: Path, *, xlabel: str, bins: int = 30) -> None:
+    """Overlaid histograms, one a series."""
+    axes, figure = _axes(height=3.6)
+    for place, (name, numbers) in enumerate(values.items()):
+        axes.hist(numbers, bins=bins, alpha=0.6, color=PALETTE[place % len(PALETTE)], label=name)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel("count")
+    axes.legend(fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def _axes(*, width: float = 7.5, height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(6.0, width), height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="both", color="#e2e8f0", lw=0.6)
+    axes.set_axisbelow(True)
+    return axes, figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, metadata={"Software": None})

@@ -1,0 +1,99 @@
+"""How every task of this project behaves: remembered by its inputs and by the code it can reach, results as JSON."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, task
+from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.context import TaskRunContext
+from pydantic import BaseModel
+
+from paperflows.tasks.closure import closure_digest
+from paperflows.tasks.environment import state_folder
+from paperflows.tasks.store import artifacts_in, intact
+
+log = logging.getLogger(__name__)
+
+
+def cached_task(*, retries: int = 0, retry_on: tuple[type[Exception], ...] = (), **options: Any) -> Callable[[Any], Task]:
+    """A Prefect task whose JSON result is kept across runs and processes.
+
+    The key is the task's name, its inputs (artifacts by content hash, wherever they lie) and the code of its module's
+    import closure.
+
+    Args:
+        retries: how often to try again after an exception of `retry_on`, with exponential delay.
+    """
+
+    def wrap(function: Any) -> Task:
+        return task(
+            function,
+            cache_policy=CacheKeyFnPolicy(cache_key_fn=cache_key),
+            persist_result=True,
+            result_serializer="json",
+            retries=retries,
+            retry_delay_seconds=[2.0**n for n in range(1, retries + 1)] or None,
+            retry_condition_fn=(lambda _task, _run, state: _is(state, retry_on)) if retries else None,
+            **options,
+        )
+
+    return wrap
+
+
+def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    """Key of a task call; a remembered result whose artifacts are gone or damaged is forgotten first."""
+    function = context.task.fn
+    inputs = json.dumps(_stable(parameters, context.task.name), sort_keys=True, ensure_ascii=False)
+    digest = hashlib.sha256(f"{closure_digest(function.__module__)}\n{inputs}".encode()).hexdigest()
+    key = f"{context.task.name}-{digest[:32]}"
+    _forget_if_damaged(state_folder() / "results" / key)
+    return key
+
+
+def current_key() -> str:
+    """Key of the task that is running: the name of its checkpoints' folder."""
+    context = TaskRunContext.get()
+    if context is None:
+        raise RuntimeError("current_key() outside a task")
+    return cache_key(context, context.parameters)
+
+
+def _stable(value: Any, task_name: str) -> Any:
+    """`value` as plain JSON; artifacts by hash alone."""
+    if isinstance(value, BaseModel):
+        return _stable(value.model_dump(mode="json"), task_name)
+    if isinstance(value, dict):
+        keep = value.keys() - {"path"} if "sha256" in value else value.keys()
+        return {str(k): _stable(value[k], task_name) for k in sorted(keep)}
+    if isinstance(value, list | tuple):
+        return [_stable(item, task_name) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"task {task_name}: a {type(value).__name__} cannot be an input (pass JSON values and artifacts)")
+
+
+def _forget_if_damaged(record: Path) -> None:
+    if not record.is_file():
+        return
+    try:
+        result = json.loads(json.loads(record.read_text(encoding="utf-8"))["result"])
+        if all(intact(a) for a in artifacts_in(result)):
+            return
+        log.warning("result %s: its artifact is gone or damaged; computing it again", record.name)
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("result %s is unreadable (%s); computing it again", record.name, error)
+    record.unlink(missing_ok=True)
+
+
+def _is(state: Any, kinds: tuple[type[Exception], ...]) -> bool:
+    try:
+        state.result()
+    except kinds:
+        return True
+    except Exception:
+        return False
+    return False

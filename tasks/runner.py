@@ -1,0 +1,30 @@
+"""Where mapped tasks run: one after another in this process, or on a Ray cluster."""
+
+import os
+from typing import Any
+
+
+def runner(address: str | None = None) -> Any:
+    """Prefect's task runner for a Ray address; without one (argument or $RAY_ADDRESS) tasks take turns in one thread.
+
+    Torch already uses all cores inside a task; two trainings at once would share its random state and its threads.
+
+    Raises:
+        InputError: an address is given and prefect-ray is not installed.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        from prefect.task_runners import ThreadPoolTaskRunner
+
+        return ThreadPoolTaskRunner(max_workers=1)
+    try:
+        from prefect_ray import RayTaskRunner
+    except ImportError as error:
+        from paperflows.components.errors import InputError
+
+        raise InputError("ray.address needs prefect-ray: pip install 'paperflows[cluster]'") from error
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(address=address, log_to_driver=False, ignore_reinit_error=True)
+    return RayTaskRunner()
