@@ -93,7 +93,7 @@ SIDE_SPLITS: dict[str, RowType] = {
 def detect(fields: Collection[str]) -> RowType | str:
     """The row type that these field names tell, or a sentence on why none does, with the nearest and what it lacks.
 
-    A name that misses a more specific type by one likely typing error (`lable`) is reported, not taken as plain text.
+    A name that misses a more specific type by one likely typing error (`labl`) is reported, not taken as plain text.
     """
     given = frozenset(fields)
     found = next((kind for kind in ROW_TYPES if kind.required <= given), None)

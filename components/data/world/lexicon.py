@@ -73,12 +73,16 @@ def _nouns(group: str, scales: str, words: str) -> list[Noun]:
 
 
 _NOUN_LIST = [
-    *_nouns("person", "age height mood", "man=men/guy/gentleman=gentlemen, woman=women/lady"),
-    *_nouns("person", "height mood", "boy/lad, girl, child=children/kid, student/pupil, grandmother/grandma"),
-    *_nouns("person", "height mood", "grandfather/grandpa"),
-    *_nouns("person", "age mood", "farmer, chef, doctor/physician, teacher, soldier, police officer/cop, musician"),
-    *_nouns("person", "age mood", "artist, worker/laborer, nurse, firefighter/fireman=firemen, athlete, tourist"),
-    *_nouns("person", "age mood", "waiter, dancer, sailor/seaman=seamen, lawyer/attorney, tailor, mechanic"),
+    *_nouns("person", "age height mood energy", "man=men/guy/gentleman=gentlemen, woman=women/lady"),
+    *_nouns("person", "height mood energy", "boy/lad, girl, child=children/kid, student/pupil, grandmother/grandma"),
+    *_nouns("person", "height mood energy", "grandfather/grandpa"),
+    *_nouns(
+        "person", "age mood energy", "farmer, chef, doctor/physician, teacher, soldier, police officer/cop, musician"
+    ),
+    *_nouns(
+        "person", "age mood energy", "artist, worker/laborer, nurse, firefighter/fireman=firemen, athlete, tourist"
+    ),
+    *_nouns("person", "age mood energy", "waiter, dancer, sailor/seaman=seamen, lawyer/attorney, tailor, mechanic"),
     *_nouns("animal", "size colour", "dog/hound, cat, horse, cow, goat, rabbit/bunny, duck, pig/hog, monkey, bear"),
     *_nouns("animal", "size colour", "fox, donkey, goose=geese, sheep=sheep"),
     *_nouns("fruit", "size", "apple, banana, orange, pear, peach, melon, mango=mangoes"),
@@ -202,13 +206,14 @@ ATTRIBUTES: dict[str, Word] = {
     for word in [
         *_words("age", "young/youthful, old/elderly"),
         *_words("height", "tall, short"),
-        *_words("mood", "happy/cheerful, sad/unhappy, tired/weary"),
+        *_words("mood", "happy/cheerful, sad/unhappy"),
+        *_words("energy", "tired/weary, energetic/lively"),
         *_words("size", "big/large, small/little"),
         *_words("colour", "black, white, brown, grey"),
         *_words("paint", "red, blue, green, yellow, purple"),
         *_words("newness", "brand-new, worn-out"),
         *_words("length", "long/lengthy, brief"),
-        *_words("taste", "spicy/hot, delicious/tasty"),
+        *_words("taste", "spicy/peppery, mild"),
     ]
 }
 PLACES: dict[str, Word] = {

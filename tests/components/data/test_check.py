@@ -20,7 +20,7 @@ GRAPH = {"text": "Ann sees Bob", "mentions": [{"start": 0, "end": 3, "entity": "
 # good row, what to change in the second row, field and message wanted there
 BAD_ROWS = {
     "label missing": (CLASSIFIED[0], {"label": ...}, "label", "expected, but missing"),
-    "label misspelt": (CLASSIFIED[0], {"label": ..., "lable": "a"}, "label", "missing (got 'lable')"),
+    "label misspelt": (CLASSIFIED[0], {"label": ..., "labl": "a"}, "label", "missing (got 'labl')"),
     "label of other type": (
         CLASSIFIED[0],
         {"label": 0},
