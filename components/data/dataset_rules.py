@@ -140,10 +140,15 @@ class DatasetRules:
 
     def _file_faults(self, value: str, field: str) -> Iterator[tuple[str, str]]:
         assert self.folder is not None
-        target = (self.folder / value).resolve()
+        try:
+            target = (self.folder / value).resolve()
+            is_file = target.is_file()
+        except (OSError, RuntimeError) as error:  # a name too long; links in a circle
+            yield field, f"expected a file of the dataset's folder, got {shorten(value)}: {str(error)[:40]}"
+            return
         if not target.is_relative_to(self.folder):
             yield field, f"expected a path inside the dataset's folder, got {shorten(value)}"
-        elif not target.is_file():
+        elif not is_file:
             yield field, f"expected a file of the dataset's folder, got {shorten(value)}, which does not exist"
 
     def _digest_file(self, row: Row, kind: RowType, digest: Any) -> None:

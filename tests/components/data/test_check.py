@@ -104,6 +104,7 @@ BAD_ROWS = {
         "inside the dataset's folder",
     ),
     "image absent": ({"image": "a.png", "text": "x"}, {"image": "b.png"}, "image", "does not exist"),
+    "image name too long": ({"image": "a.png", "text": "x"}, {"image": "b" * 5000}, "image", "File name too long"),
     "captions one": ({"captions": ["a", "b"]}, {"captions": ["a"]}, "captions", "at least 2"),
     "scores infinite": (
         {"pair": 0, "candidate": "a", "reference": "b", "scores": {"BLEU": 0.5}},
