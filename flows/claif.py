@@ -58,6 +58,7 @@ class Training(Section):
 
     steps: int = Field(ge=1, description="Optimiser steps")
     batch_size: int = Field(ge=2, description="Pairs or triplets a step")
+    evaluations: int = Field(ge=1, description="How often a training is scored on validation; the best weights are kept")
     learning_rates: tuple[float, ...] = Field(min_length=1, description="Tried with the first seed; validation chooses")
     temperature: float = Field(0.05, gt=0, description="tau of the contrastive losses")
     pooling: str = Field("mean", pattern="^(mean|cls)$", description="mean over tokens, or the first token")
@@ -71,6 +72,7 @@ class Annotation(Section):
     judge: Annotator = Field(description="Scores pairs in [0, 1]")
     rates: tuple[float, ...] = Field(min_length=1, description="Shares of words replaced by masks; 0 asks for a paraphrase")
     sentences: int = Field(ge=1, description="Sentences annotated, each at every rate")
+    triplets: int = Field(ge=1, description="NLI triplets scored and trained on")
     identity_share: float = Field(ge=0, le=1, description="Identical pairs (similarity 1) added, of the written pairs")
     random_share: float = Field(ge=0, le=1, description="Random pairs (similarity 0) added, of the written pairs")
     hard_thresholds: tuple[float, float] = Field(description="Below: label 0; between: 0.5; above: 1 (the DINO-like baseline)")
@@ -122,7 +124,7 @@ def claif(params: Claif) -> dict[str, Any]:
             sentences, start, ai.writer, ai.judge, ai.rates, ai.sentences, ai.identity_share, ai.random_share,
             seed=0, device=params.device,
         )  # fmt: skip
-        triplets = score_triplets(nli, [*similarity, validation], ai.judge, params.device)
+        triplets = score_triplets(nli, [*similarity, validation], ai.judge, ai.triplets, params.device)
         data = {"claif": pairs, "hard_labels": harden_labels(pairs, ai.hard_thresholds), "simcse": sentences}
         data |= {"simcse_nli": triplets, "clhaif": triplets, "supervised": gold_pairs(validation)}
 
@@ -148,7 +150,7 @@ def train_students(params: Claif, start: Any, data: dict[str, Any], validation: 
         t = params.training
         return train_sentence_encoder.submit(
             METHODS[name], start, data[name], validation, t.pooling, params.student.max_length, t.steps, t.batch_size,
-            rate, t.temperature, t.smooth, seed, params.device,
+            rate, t.temperature, t.smooth, t.evaluations, seed, params.device,
         )  # fmt: skip
 
     first, *rest = params.seeds

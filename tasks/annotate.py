@@ -136,10 +136,15 @@ def gold_pairs(dataset: DatasetArtifact) -> Artifact:
 
 
 @cached_task(name="score_triplets", retries=2, retry_on=(ServiceError,))
-def score_triplets(dataset: DatasetArtifact, held_out: list[DatasetArtifact], judge: Annotator, device: str) -> Artifact:
+def score_triplets(
+    dataset: DatasetArtifact, held_out: list[DatasetArtifact], judge: Annotator, limit: int, device: str
+) -> Artifact:
     """NLI triplets (premise, entailed, contradicting) of the train split, with the judge's similarity of the positive.
 
     Triplets with a sentence of any evaluation split are left out; one the judge cannot score counts as similarity 1.
+
+    Args:
+        limit: triplets used, the first ones.
     """
     from paperflows.components.contrastive.objectives import nli_triplets
 
@@ -152,7 +157,7 @@ def score_triplets(dataset: DatasetArtifact, held_out: list[DatasetArtifact], ju
         for text in (row["text"], row.get("text_pair") or "")
     }
     found = nli_triplets(read_dataset(dataset)["train"])
-    found = [t for t in found if not any(text.casefold() in forbidden for text in t)]
+    found = [t for t in found if not any(text.casefold() in forbidden for text in t)][:limit]
     if not found:
         raise InputError(f"dataset {dataset['name']!r}: no premise has both an entailment and a contradiction")
     score, _ = _judge(judge, device)

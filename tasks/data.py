@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from prefect import task
-
+from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 
@@ -31,9 +30,8 @@ class SentenceArtifact(Artifact):
     left_out: int
 
 
-@task(name="load_dataset", persist_result=False)
 def load_dataset(source: str, name: str, task_types: Sequence[str] = ()) -> DatasetArtifact:
-    """Read, check and store one dataset; always reads the source, so that changed data is noticed.
+    """Read, check and store one dataset (the task `load_dataset`); a folder's files are looked at every time.
 
     Args:
         source: "builtin", "hub" or a folder.
@@ -43,9 +41,13 @@ def load_dataset(source: str, name: str, task_types: Sequence[str] = ()) -> Data
         InputError: unknown name, bad data (file, line, field) or another task type.
         ServiceError: the hub cannot be reached.
     """
+    return _load_dataset(source, name, list(task_types), _state_of(source, name))
+
+
+@cached_task(name="load_dataset", retries=2, retry_on=(ServiceError,), task_run_name="load_dataset-{name}")
+def _load_dataset(source: str, name: str, task_types: list[str], state: str) -> DatasetArtifact:
     from paperflows.components.data.jsonl import write_jsonl
     from paperflows.components.data.sources import load
-    from paperflows.components.errors import InputError
 
     data = load(source, name)
     if task_types and data.task not in task_types:
@@ -63,6 +65,15 @@ def load_dataset(source: str, name: str, task_types: Sequence[str] = ()) -> Data
         content=data.sha256,
         rows={split: len(rows) for split, rows in data.splits.items()},
     )
+
+
+def _state_of(source: str, name: str) -> str:
+    """Names, sizes and times of a folder's files: when they are as before, the dataset is not read again."""
+    folder = Path(source) / name
+    if source in ("builtin", "hub") or not folder.is_dir():
+        return ""
+    files = sorted(p for p in folder.iterdir() if p.is_file())
+    return " ".join(f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)
 
 
 def read_dataset(artifact: DatasetArtifact) -> dict[str, list[dict[str, Any]]]:
@@ -94,7 +105,6 @@ def collect_sentences(
     space) and sentences longer than `max_words`; at most `limit` are kept.
     """
     from paperflows.components.data.jsonl import write_jsonl
-    from paperflows.components.errors import InputError
 
     forbidden: set[str] = set()
     found: dict[str, str] = {}

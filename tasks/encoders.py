@@ -78,6 +78,7 @@ def train_sentence_encoder(
     learning_rate: float,
     temperature: float,
     smooth: str,
+    evaluations: int,
     seed: int,
     device: str,
 ) -> EncoderArtifact:
@@ -88,6 +89,7 @@ def train_sentence_encoder(
             "scored_triplets" (triplets.jsonl: text, positive, negative[, score]).
         data: artifact with the method's file.
         validation: pair regression dataset; its validation split picks the checkpoint.
+        evaluations: how often over the run.
     """
     from paperflows.components.contrastive import objectives
     from paperflows.components.evaluation.bootstrap import spearman
@@ -126,7 +128,7 @@ def train_sentence_encoder(
     name = f"{method}-seed{seed}"
     done = _train(
         name, settings, encoder, objective.batch_at, objective.loss_fn, steps, learning_rate, seed, device,
-        evaluate=evaluate, evaluate_every=max(1, steps // 5),
+        evaluate=evaluate, evaluate_every=max(1, steps // evaluations),
     )  # fmt: skip
     with new_artifact() as (out, artifact):
         encoder.cpu().save(out)

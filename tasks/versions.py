@@ -50,12 +50,12 @@ def git_revision(root: Path) -> str:
 
 def commit_stage(root: Path, slug: str) -> None:
     """Record the stage's outputs in dvc.lock and the cache, so that `dvc repro SLUG` is a no-op."""
-    dvc(root, "commit", "-f", "-q", slug)
+    dvc(root, "commit", "-f", slug)
 
 
 def add_folder(root: Path, folder: Path) -> None:
     """Version a folder outside the pipeline (`FOLDER.dvc`, same cache)."""
-    dvc(root, "add", "-q", str(folder.relative_to(root)))
+    dvc(root, "add", str(folder.relative_to(root)))
 
 
 def dvc_md5(folder: Path) -> str:
