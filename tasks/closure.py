@@ -20,7 +20,7 @@ def closure(module: str) -> tuple[Path, ...]:
         name = todo.pop()
         if name not in seen and (path := _file(name)):
             seen[name] = path
-            todo += _imports(path, name)
+            todo += _imports(path, name, path.stat().st_mtime_ns)
     data = {
         extra
         for path in seen.values()
@@ -33,8 +33,9 @@ def closure(module: str) -> tuple[Path, ...]:
     return tuple(sorted({*seen.values(), *data}))
 
 
+@lru_cache(maxsize=None)
 def closure_digest(module: str) -> str:
-    """Hash of the code of the closure. Comments, docstrings and layout do not enter it."""
+    """Hash of the code of the closure, as it was when this process first asked. Comments and docstrings do not enter."""
     digest = hashlib.sha256()
     for path in closure(module):
         digest.update(f"{path.name}:{_code_digest(path, path.stat().st_mtime_ns)}\n".encode())
@@ -55,7 +56,8 @@ def _file(module: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin else None
 
 
-def _imports(path: Path, module: str) -> list[str]:
+@lru_cache(maxsize=None)
+def _imports(path: Path, module: str, _mtime: int) -> tuple[str, ...]:
     names: list[str] = []
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -66,7 +68,7 @@ def _imports(path: Path, module: str) -> list[str]:
             if node.level:
                 base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [base])])
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return names
+    return tuple(names)
 
 
 @lru_cache(maxsize=None)
