@@ -17,7 +17,7 @@ from paperflows.tasks import plots
 from paperflows.tasks.annotate import Annotator, annotate_pairs, gold_pairs, harden_labels, score_triplets
 from paperflows.tasks.claims import Claim, PaperFigure, judge_claim
 from paperflows.tasks.data import collect_sentences, load_dataset
-from paperflows.tasks.encoders import train_masked_lm, train_sentence_encoder
+from paperflows.tasks.encoders import fetch_masked_lm, train_masked_lm, train_sentence_encoder
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
 from paperflows.tasks.similarity import gold_similarity, score_similarity, score_transfer
@@ -37,12 +37,20 @@ class Datasets(Section):
     """Which names are read from which source."""
 
     builtin: Corpora = Field(description="Read when data is builtin")
-    public: Corpora = Field(description="Read when data is a folder or hub")
+    folder: Corpora = Field(description="Read when data is a folder")
+    hub: Corpora = Field(description="Read when data is hub")
+
+    def of(self, source: str) -> Corpora:
+        """The names for a source; anything but builtin and hub is a folder."""
+        return {"builtin": self.builtin, "hub": self.hub}.get(source, self.folder)
 
 
 class Student(Section):
-    """The small BERT that every method starts from, trained in the flow as a masked LM."""
+    """The BERT that every method starts from: a small one trained in the flow as a masked LM, or a pretrained one."""
 
+    model: str = Field(
+        "tiny", description="tiny: trained in the flow; else a folder or Hugging Face id of a masked LM (the fields below then only cut)"
+    )
     width: int = Field(ge=8, le=4096, description="Hidden size")
     layers: int = Field(ge=1, le=48, description="Transformer layers")
     heads: int = Field(ge=1, le=64, description="Attention heads")
@@ -108,7 +116,7 @@ HEADLINE = "README of the official repository, average of STS12-16, STS-B, SICK-
 def claif(params: Claif) -> dict[str, Any]:
     """Train CLAIF, CLHAIF and their baselines on your sentences, and judge the paper's claims on similarity pairs."""
     with open_run("claif", PAPER.title, params) as found:
-        names = params.datasets.builtin if params.data == "builtin" else params.datasets.public
+        names = params.datasets.of(params.data)
         pairs_type, any_class = ["pair regression"], ["classification", "classification of a pair"]
         similarity = [load_dataset(params.data, name, pairs_type) for name in names.similarity]
         validation = load_dataset(params.data, names.validation, pairs_type)
@@ -118,7 +126,7 @@ def claif(params: Claif) -> dict[str, Any]:
         held_out = [*similarity, validation, nli]
 
         sentences = collect_sentences(unlabelled, held_out, params.max_words, params.max_sentences, 0)
-        start = train_masked_lm(sentences, **params.student.model_dump(), seed=0, device=params.device)
+        start = student_start(params, sentences)
         ai = params.annotation
         pairs = annotate_pairs(
             sentences, start, ai.writer, ai.judge, ai.rates, ai.sentences, ai.identity_share, ai.random_share,
@@ -141,6 +149,14 @@ def claif(params: Claif) -> dict[str, Any]:
         describe(found, params, students, scores, accuracy, pairs)
         found.keep = {"annotations": pairs, "student": students["claif"][0], "clhaif": students["clhaif"][0]}
     return found.report
+
+
+def student_start(params: Claif, sentences: Any) -> Any:
+    """What every method starts from and the offline writer fills masks with."""
+    student = params.student
+    if student.model != "tiny":
+        return fetch_masked_lm(student.model)
+    return train_masked_lm(sentences, **student.model_dump(exclude={"model"}), seed=0, device=params.device)
 
 
 def train_students(params: Claif, start: Any, data: dict[str, Any], validation: Any) -> dict[str, list[Any]]:
@@ -209,13 +225,13 @@ def describe(found: Any, params: Claif, students: Any, scores: Any, accuracy: An
             found.metrics[f"accuracy.{dataset}.{name}"] = _mean([s["metrics"][dataset] for s in by_seed])
     found.metrics |= {f"pairs.{name}": float(count) for name, count in pairs["counts"].items()}
     found.metrics |= {f"llm.{name}": value for name, value in pairs["usage"].items()}
-    s = params.student
-    found.model = f"BERT, {s.layers} layers of width {s.width}, trained in the flow"
+    s, tiny = params.student, params.student.model == "tiny"
+    found.model = f"BERT, {s.layers} layers of width {s.width}, trained in the flow" if tiny else s.model
     offline = params.annotation.judge.kind == "offline"
     judge = f"the cosine of {params.annotation.judge.model}" if offline else params.annotation.judge.model
     found.notes = [
         f"The judge is {judge}; the CLAIF student is distilled from it. Supervised STS training is an upper reference.",
-        "" if s.width >= 768 else "The paper's figures are of a pretrained bert-base; the student here is far smaller.",
+        "" if not tiny else "The paper's figures are of a pretrained bert-base; the student here is far smaller.",
     ]
     found.children = [
         (f"{name}-seed{seed}", {"method": name, "seed": seed}, student["history"])

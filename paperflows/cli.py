@@ -114,21 +114,22 @@ def data_check(
     bad = 0
     for name, path in find_datasets(folder).items():
         result = check_folder(path, max_errors=max_errors)
-        rows = ", ".join(f"{split} {count:,}" for split, count in result.rows.items())
-        typer.echo(f"{'ok ' if not result.problems else 'BAD'} {name:<24} {result.task or '?':<24} {rows}")
+        rows = ", ".join(f"{split} {count:,}" for split, count in result.splits.items())
+        typer.echo(f"{'ok ' if result.ok else 'BAD'} {name:<24} {result.task or '?':<24} {rows}")
         for warning in result.warnings:
             typer.echo(f"    note: {warning}")
         for problem in result.problems:
             typer.echo(f"    {problem}")
-        bad += bool(result.problems)
+        bad += not result.ok
     if bad:
         raise InputError(f"{bad} dataset{'s' if bad > 1 else ''} in {folder} cannot be used as they are")
 
 
 def main() -> None:
     """Entry point: bad input exits 2, a missing service 3; a traceback means a bug (1)."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     debug = "--debug" in sys.argv
+    form = "%(asctime)s.%(msecs)03d %(name)s %(message)s" if debug else "%(message)s"
+    logging.basicConfig(format=form, datefmt="%H:%M:%S", level=logging.WARNING, stream=sys.stderr)
     try:
         app()
     except (InputError, ServiceError) as error:

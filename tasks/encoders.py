@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from paperflows.components.errors import ServiceError
 from paperflows.tasks.data import DatasetArtifact, read_dataset, read_rows, read_sentences
 from paperflows.tasks.environment import state_folder
 from paperflows.tasks.policy import cached_task, current_key
@@ -63,6 +64,19 @@ def train_masked_lm(
         model.save_pretrained(folder)  # type: ignore[operator]
         tokenizer.save_pretrained(folder)
     return EncoderArtifact(**artifact, name="masked_lm", score=None, history=done.history)
+
+
+@cached_task(name="fetch_masked_lm", retries=2, retry_on=(ServiceError,))
+def fetch_masked_lm(model: str) -> EncoderArtifact:
+    """A pretrained masked LM (folder or Hugging Face id) with its tokenizer, stored as safetensors."""
+    from transformers import AutoModelForMaskedLM
+
+    from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
+
+    with new_artifact() as (folder, artifact):
+        load_pretrained(AutoModelForMaskedLM, model).save_pretrained(folder)
+        load_tokenizer(model).save_pretrained(folder)
+    return EncoderArtifact(**artifact, name=model, score=None, history=[])
 
 
 @cached_task(name="train_sentence_encoder", task_run_name="{method}-seed{seed}-lr{learning_rate}")

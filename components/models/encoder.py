@@ -47,13 +47,15 @@ class SentenceEncoder(nn.Module):
         """Embeddings (N, D) float32 on the CPU, in the order of `texts`; each distinct text is encoded once.
 
         Args:
-            token_budget: padded tokens a batch; by default 2,048 on CPU (fits its caches), 65,536 on a GPU.
+            token_budget: padded tokens a batch; by default 65,536 on a GPU, and on CPU what keeps a layer's activations
+                in its caches: 2,048 at width 384, more for narrower models.
         """
         distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         if not distinct:
-            return torch.zeros(0, self.encoder.config.hidden_size)
+            return torch.zeros(0, self.encoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
         device = next(self.parameters()).device
-        budget = token_budget or (2048 if device.type == "cpu" else 65536)
+        width: int = self.encoder.config.hidden_size  # type: ignore[union-attr, assignment]
+        budget = token_budget or (max(2048, 2048 * 384 // width) if device.type == "cpu" else 65536)
         table = self.tokens(list(distinct))
         training = self.training
         self.eval()
