@@ -1,7 +1,9 @@
 """AI feedback on sentence pairs: a writer makes pairs of graded similarity, a judge scores them."""
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,9 @@ from paperflows.tasks.environment import state_folder
 from paperflows.tasks.policy import cached_task, current_key
 from paperflows.tasks.progress import progress
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.tracking import trace_calls
+
+SHARD = 1000  # pairs between two checkpoints of the annotation
 
 
 class Annotator(BaseModel):
@@ -73,9 +78,11 @@ def annotate_pairs(
     from paperflows.components.annotation.shards import Shards
 
     texts = read_sentences(sentences)[:limit]
-    write, write_usage = _writer(writer, masked_lm, device)
-    score, judge_usage = _judge(judge, device)
     jobs = [(text, rate) for rate in rates for text in texts]
+    work = state_folder() / "checkpoints" / current_key()
+    opened = ExitStack()
+    write, write_usage = _writer(writer, masked_lm, device, work, opened)
+    score, judge_usage = _judge(judge, device, work, opened)
 
     def annotate(shard: int, part: list[tuple[str, float]]) -> list[dict[str, Any]]:
         written = write([text for text, _ in part], [rate for _, rate in part], seed * 1_000_003 + shard)
@@ -95,8 +102,8 @@ def annotate_pairs(
             )
         return rows
 
-    shards = Shards(state_folder() / "checkpoints" / current_key(), size=2000)
-    with progress("annotate pairs") as report:
+    shards = Shards(work, size=SHARD)
+    with opened, progress("annotate pairs") as report:
         rows = shards.run(jobs, annotate, on_progress=report)
     annotated = [Annotated(**row) for row in rows]
     kept, counts = post_process(
@@ -106,7 +113,9 @@ def annotate_pairs(
         raise InputError(f"the annotation left no pairs: {counts}")
     with new_artifact() as (folder, artifact):
         _write_rows(folder / "pairs.jsonl", kept)
-    shards.clear()
+        for recorded in work.glob("*.completions.jsonl"):
+            shutil.copyfile(recorded, folder / recorded.name)
+    shutil.rmtree(work, ignore_errors=True)
     return PairsArtifact(**artifact, counts=counts, usage={**_named("writer", write_usage), **_named("judge", judge_usage)})
 
 
@@ -160,8 +169,9 @@ def score_triplets(
     found = [t for t in found if not any(text.casefold() in forbidden for text in t)][:limit]
     if not found:
         raise InputError(f"dataset {dataset['name']!r}: no premise has both an entailment and a contradiction")
-    score, _ = _judge(judge, device)
-    judged = score([(premise, positive) for premise, positive, _ in found])
+    with ExitStack() as opened:
+        score, _ = _judge(judge, device, state_folder() / "checkpoints" / current_key(), opened)
+        judged = score([(premise, positive) for premise, positive, _ in found])
     with new_artifact() as (folder, artifact):
         rows = [
             {"text": a, "positive": p, "negative": n, "score": 1.0 if j.score is None else j.score}
@@ -171,7 +181,9 @@ def score_triplets(
     return artifact
 
 
-def _writer(settings: Annotator, masked_lm: Artifact, device: str) -> tuple[Any, dict[str, float]]:
+def _writer(
+    settings: Annotator, masked_lm: Artifact, device: str, work: Path, opened: ExitStack
+) -> tuple[Any, Mapping[str, float]]:
     """`write(sentences, rates, seed)` and its usage counters, filled while it works."""
     if settings.kind == "offline":
         from transformers import AutoModelForMaskedLM
@@ -184,11 +196,11 @@ def _writer(settings: Annotator, masked_lm: Artifact, device: str) -> tuple[Any,
         return MLMWriter(model, load_tokenizer(folder), device=device).write, {}
     from paperflows.components.annotation.llm import LLMWriter
 
-    llm, usage = _llm(settings, "writer")
-    return LLMWriter(llm, model=settings.model).write, usage
+    llm = _llm(settings, "writer", device, work, opened)
+    return LLMWriter(llm, model=settings.model).write, llm.usage.counters
 
 
-def _judge(settings: Annotator, device: str) -> tuple[Any, dict[str, float]]:
+def _judge(settings: Annotator, device: str, work: Path, opened: ExitStack) -> tuple[Any, Mapping[str, float]]:
     """`score(pairs)` and its usage counters."""
     if settings.kind == "offline":
         from paperflows.components.annotation.judges import EncoderJudge
@@ -197,22 +209,24 @@ def _judge(settings: Annotator, device: str) -> tuple[Any, dict[str, float]]:
         return EncoderJudge(load_encoder(settings.model, device=device).embed).score, {}
     from paperflows.components.annotation.llm import LLMJudge
 
-    llm, usage = _llm(settings, "judge")
-    return LLMJudge(llm, model=settings.model).score, usage
+    llm = _llm(settings, "judge", device, work, opened)
+    return LLMJudge(llm, model=settings.model).score, llm.usage.counters
 
 
-def _llm(settings: Annotator, stage: str) -> tuple[Any, dict[str, float]]:
+def _llm(settings: Annotator, stage: str, device: str, work: Path, opened: ExitStack) -> Any:
+    """A client whose completions are recorded beside the task's other work and traced to MLflow."""
     from paperflows.components.llm.backends import LLMSettings, open_llm
+    from paperflows.components.llm.recording import Recorder
 
-    path: Path = state_folder() / "llm.sqlite"
-    path.parent.mkdir(parents=True, exist_ok=True)
     values = settings.model_dump(exclude={"api_key_variable", "price_in", "price_out"})
     prices = {settings.model: (settings.price_in, settings.price_out)}
     llm = open_llm(
-        LLMSettings(**values, prices=prices, cache_path=path, stage=stage),
+        LLMSettings(**values, prices=prices, cache_path=state_folder() / "completions.sqlite", device=device),
         api_key=os.environ.get(settings.api_key_variable),
+        observers=[Recorder(work / f"{stage}.completions.jsonl"), trace_calls(stage)],
     )
-    return llm, llm.usage.counters
+    opened.callback(llm.close)
+    return llm
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -221,5 +235,5 @@ def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_jsonl(path, rows)
 
 
-def _named(stage: str, usage: dict[str, float]) -> dict[str, float]:
+def _named(stage: str, usage: Mapping[str, float]) -> dict[str, float]:
     return {f"{stage}.{name}": float(value) for name, value in usage.items()}

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -88,6 +89,31 @@ def child(name: str, params: Mapping[str, Any]) -> Iterator[Recorder]:
         raise
     recorder.flush()
     client().set_terminated(recorder.run_id, "FINISHED")
+
+
+def trace_calls(stage: str, *, most: int = 200) -> Callable[[Any, list[Any]], None]:
+    """An observer of language model calls that traces the first `most` of a stage to the paper's experiment.
+
+    Prompts and replies are traced, keys never reach this place. What MLflow does not take is named in a warning.
+    """
+    experiment = client().get_run(parent_of_flow_run()).info.experiment_id
+    traced = 0
+
+    def observe(request: Any, completions: list[Any]) -> None:
+        nonlocal traced
+        if traced >= most:
+            return
+        traced += 1
+        try:
+            span = mlflow.start_span_no_context(
+                f"{stage} {request.model}", "LLM", inputs=request.model_dump(mode="json"), experiment_id=experiment
+            )
+            span.end(outputs=[completion.model_dump(mode="json") for completion in completions])
+        except MlflowException as error:
+            traced = most
+            log.warning("MLflow takes no traces of stage %s: %s", stage, str(error).splitlines()[0])
+
+    return observe
 
 
 def replay_child(name: str, params: Mapping[str, Any], history: list[dict[str, float]]) -> None:

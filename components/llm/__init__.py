@@ -1,1 +1,1 @@
-"""One client for language models behind four backends."""
+"""One interface to language models: an endpoint, a local model, recorded completions."""
