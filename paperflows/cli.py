@@ -82,15 +82,6 @@ def doctor(
 
 
 @app.command()
-def new(slug: Slug) -> None:
-    """Write the skeleton of a new flow."""
-    from paperflows.scaffold import write_flow
-
-    for path in write_flow(slug):
-        typer.echo(f"wrote {path}")
-
-
-@app.command()
 def sync(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 2 when a file would change.")] = False,
 ) -> None:

@@ -34,7 +34,6 @@ def run_flow(slug: str, *, profile: str, data: str | None, overrides: Sequence[s
     server = served(root)
     if server and "PREFECT_API_URL" not in os.environ:
         os.environ["PREFECT_API_URL"] = server["prefect"] + "/api"
-        os.environ["MLFLOW_TRACKING_URI"] = server["mlflow"]
     from paperflows.flows.registry import load_flow
 
     paper, flow = load_flow(slug)
