@@ -46,7 +46,7 @@ def draw_lines(series: dict[str, list[tuple[float, float]]], path: Path, *, xlab
     """One line a series of (x, y) points."""
     axes, figure = _axes(height=4.0)
     for place, (name, points) in enumerate(series.items()):
-        axes.plot(*zip(*points, strict=True), color=PALETTE[place % len(PALETTE)], label=name, lw=1.6)
+        axes.plot(*zip(*points, strict=True), "o-", ms=3, color=PALETTE[place % len(PALETTE)], label=name, lw=1.6)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.legend(fontsize=8, frameon=False)
