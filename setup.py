@@ -1,4 +1,4 @@
-"""Packages only: the four layers live at the top level but import as `paperflows.<layer>`; the rest is in pyproject.toml."""
+"""Packages only: the four layers at the top level import as `paperflows.<layer>`. The rest is in pyproject.toml."""
 
 from setuptools import find_packages, setup
 

@@ -49,7 +49,8 @@ class Student(Section):
     """The BERT that every method starts from: a small one trained in the flow as a masked LM, or a pretrained one."""
 
     model: str = Field(
-        "tiny", description="tiny: trained in the flow; else a folder or Hugging Face id of a masked LM (the fields below then only cut)"
+        "tiny",
+        description="tiny: trained in the flow by the fields below; else a folder or Hugging Face id of a masked LM",
     )
     width: int = Field(ge=8, le=4096, description="Hidden size")
     layers: int = Field(ge=1, le=48, description="Transformer layers")
@@ -66,11 +67,15 @@ class Training(Section):
 
     steps: int = Field(ge=1, description="Optimiser steps")
     batch_size: int = Field(ge=2, description="Pairs or triplets a step")
-    evaluations: int = Field(ge=1, description="How often a training is scored on validation; the best weights are kept")
+    evaluations: int = Field(
+        ge=1, description="How often a training is scored on validation; the best weights are kept"
+    )
     learning_rates: tuple[float, ...] = Field(min_length=1, description="Tried with the first seed; validation chooses")
     temperature: float = Field(0.05, gt=0, description="tau of the contrastive losses")
     pooling: str = Field("mean", pattern="^(mean|cls)$", description="mean over tokens, or the first token")
-    smooth: str = Field("all", pattern="^(all|positive)$", description="Where CLHAIF puts 1 - s: all others, or nowhere")
+    smooth: str = Field(
+        "all", pattern="^(all|positive)$", description="Where CLHAIF puts 1 - s: all others, or nowhere"
+    )
 
 
 class Annotation(Section):
@@ -78,12 +83,16 @@ class Annotation(Section):
 
     writer: Annotator = Field(description="Writes the second sentence of a pair")
     judge: Annotator = Field(description="Scores pairs in [0, 1]")
-    rates: tuple[float, ...] = Field(min_length=1, description="Shares of words replaced by masks; 0 asks for a paraphrase")
+    rates: tuple[float, ...] = Field(
+        min_length=1, description="Shares of words replaced by masks; 0 asks for a paraphrase"
+    )
     sentences: int = Field(ge=1, description="Sentences annotated, each at every rate")
     triplets: int = Field(ge=1, description="NLI triplets scored and trained on")
     identity_share: float = Field(ge=0, le=1, description="Identical pairs (similarity 1) added, of the written pairs")
     random_share: float = Field(ge=0, le=1, description="Random pairs (similarity 0) added, of the written pairs")
-    hard_thresholds: tuple[float, float] = Field(description="Below: label 0; between: 0.5; above: 1 (the DINO-like baseline)")
+    hard_thresholds: tuple[float, float] = Field(
+        description="Below: label 0; between: 0.5; above: 1 (the DINO-like baseline)"
+    )
 
 
 class Claif(FlowParameters):
@@ -139,7 +148,9 @@ def claif(params: Claif) -> dict[str, Any]:
         students = train_students(params, start, data, validation)
         encoders = {"untrained": [start] * len(params.seeds), **students}
         scores = score_all(score_similarity, encoders, similarity, params)
-        accuracy = score_all(score_transfer, encoders, transfer, params, limit=params.transfer_limit) if transfer else {}
+        accuracy = (
+            score_all(score_transfer, encoders, transfer, params, limit=params.transfer_limit) if transfer else {}
+        )
 
         gold = gold_similarity(similarity)
         claims = [judge_claim.submit(c, params.resamples) for c in claims_of(scores, gold, names.similarity)]
@@ -170,7 +181,9 @@ def train_students(params: Claif, start: Any, data: dict[str, Any], validation: 
         )  # fmt: skip
 
     first, *rest = params.seeds
-    trials = {(name, rate): submit(name, rate, first) for name, rate in product(METHODS, params.training.learning_rates)}
+    trials = {
+        (name, rate): submit(name, rate, first) for name, rate in product(METHODS, params.training.learning_rates)
+    }
     students: dict[str, list[Any]] = {}
     chosen: dict[str, float] = {}
     for name in METHODS:
@@ -181,7 +194,9 @@ def train_students(params: Claif, start: Any, data: dict[str, Any], validation: 
     return {name: students[name] + [future.result() for future in others[name]] for name in METHODS}
 
 
-def score_all(score: Any, encoders: dict[str, list[Any]], datasets: list[Any], params: Claif, **more: Any) -> dict[str, Any]:
+def score_all(
+    score: Any, encoders: dict[str, list[Any]], datasets: list[Any], params: Claif, **more: Any
+) -> dict[str, Any]:
     """Every encoder on every dataset: method -> one scores artifact a seed."""
     labels = [f"{name}-seed{seed}" for name in encoders for seed in params.seeds]
     futures = score.map(

@@ -31,7 +31,9 @@ class Ray(Section):
 class FlowParameters(Section):
     """What every flow takes."""
 
-    profile: Literal["laptop", "smoke", "study", "paper"] = Field("laptop", description="Name of the profile, for the record")
+    profile: Literal["laptop", "smoke", "study", "paper"] = Field(
+        "laptop", description="Name of the profile, for the record"
+    )
     data: str = Field("builtin", description="Where datasets come from: builtin, hub, or a folder of datasets")
     seeds: tuple[int, ...] = Field(min_length=1, description="One training of every method for each seed")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where torch sees one")
@@ -84,7 +86,9 @@ def validate(kind: type[P], values: dict[str, Any], slug: str) -> P:
         name = ".".join([slug, *place])
         if first["type"] == "extra_forbidden":
             known = _fields(kind, place[:-1])
-            raise InputError(f"unknown parameter {name}{near(place[-1], known)} There are: {', '.join(known)}") from error
+            raise InputError(
+                f"unknown parameter {name}{near(place[-1], known)} There are: {', '.join(known)}"
+            ) from error
         if first["type"] == "missing":
             raise InputError(f"parameter {name} is missing in params.yaml") from error
         raise InputError(f"parameter {name}: {first['msg'].lower()}, got {first['input']!r}") from error

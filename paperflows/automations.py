@@ -6,6 +6,7 @@ Run as a module against the server of $PREFECT_API_URL; running it again changes
 from datetime import timedelta
 
 NAME = "paperflows: crash runs without a heartbeat"
+MESSAGE = "no heartbeat: the process is gone"
 SILENCE = timedelta(seconds=90)  # three missed heartbeats
 
 
@@ -32,7 +33,7 @@ def ensure() -> None:
             threshold=1,
             within=SILENCE,
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat: the process is gone")],
+        actions=[ChangeFlowRunState(name=None, force=False, state=StateType.CRASHED, message=MESSAGE)],
     ).create()  # fmt: skip
 
 

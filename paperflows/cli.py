@@ -36,7 +36,9 @@ def run(
     slug: Slug,
     profile: Annotated[str, typer.Option(help="laptop, smoke, study or paper: how much is computed.")] = "laptop",
     data: Annotated[str | None, typer.Option(help="builtin, hub, or a folder of datasets.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="Change one parameter, such as student.layers=4.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one parameter, such as student.layers=4.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Run a flow: the method, its baselines, and a verdict on each claim."""

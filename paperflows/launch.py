@@ -25,8 +25,8 @@ def run_flow(slug: str, *, profile: str, data: str | None, overrides: Sequence[s
         InputError: unknown flow, parameter or folder, or bad data.
         ServiceError: a service that the flow needs is not there.
     """
-    from paperflows.flows.registry import slugs
     from paperflows.flows.params import near
+    from paperflows.flows.registry import slugs
 
     if slug not in slugs():
         raise InputError(f"unknown flow {slug!r}{near(slug, slugs())} There are: {', '.join(slugs())}")
@@ -49,7 +49,9 @@ def run_flow(slug: str, *, profile: str, data: str | None, overrides: Sequence[s
     page = build_ledger(root)
     print_report(report)
     if "PREFECT_API_URL" not in os.environ:
-        typer.echo("no Prefect server was running: its UI will not show every task of this run (paperflows serve)", err=True)
+        typer.echo(
+            "no Prefect server was running: its UI will not show every task of this run (paperflows serve)", err=True
+        )
     typer.echo(f"report page: {page}")
 
 

@@ -83,7 +83,8 @@ def interval_svg(claim: dict[str, Any]) -> str:
     """A small drawing of the effect's interval against zero and the margin; its numbers come from the report."""
     from markupsafe import Markup
 
-    low, high, margin = *claim["ci95"], claim["margin"]
+    low, high = claim["ci95"]
+    margin: float = claim["margin"]
     left, right = min(low, 0.0, margin), max(high, 0.0, margin)
     span = (right - left) or 1.0
 

@@ -41,7 +41,11 @@ def serve_all(*, port: int) -> None:
     root = prepare()
     for taken in range(port, port + 3):
         _free(taken)
-    urls = {"report": f"http://{HOST}:{port}", "prefect": f"http://{HOST}:{port + 1}", "mlflow": f"http://{HOST}:{port + 2}"}
+    urls = {
+        "report": f"http://{HOST}:{port}",
+        "prefect": f"http://{HOST}:{port + 1}",
+        "mlflow": f"http://{HOST}:{port + 2}",
+    }
     environment = {
         **os.environ,
         **settings(root),
@@ -71,7 +75,9 @@ def serve_all(*, port: int) -> None:
         _wait_for_worker(urls["prefect"], worker, stop)
         with _report_page(root, port, urls), _announced(root, urls):
             if not stop.is_set():
-                typer.echo(f"report page  {urls['report']}\nPrefect      {urls['prefect']}\nMLflow       {urls['mlflow']}")
+                typer.echo(
+                    f"report page  {urls['report']}\nPrefect      {urls['prefect']}\nMLflow       {urls['mlflow']}"
+                )
                 typer.echo("start or schedule a flow under Deployments in Prefect; Ctrl-C stops everything")
             while not stop.wait(1.0):
                 for name, process in {**servers, "worker": worker}.items():
@@ -95,7 +101,13 @@ def _processes(root: Path, environment: dict[str, str]) -> Iterator[Any]:
         _log(root, name).parent.mkdir(parents=True, exist_ok=True)
         with _log(root, name).open("wb") as log:
             running[name] = subprocess.Popen(
-                command, cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         return running[name]
 

@@ -31,7 +31,9 @@ class Annotator(BaseModel):
         "endpoint: an OpenAI-compatible server; local: a transformers causal LM; replay: recorded completions; "
         "tiny: a small LM folder",
     )
-    model: str = Field("minilm", description="encoder (offline judge), model name (endpoint), folder or id (local, tiny)")
+    model: str = Field(
+        "minilm", description="encoder (offline judge), model name (endpoint), folder or id (local, tiny)"
+    )
     base_url: str | None = Field(None, description="address of the endpoint, such as http://127.0.0.1:8000/v1")
     api_key_variable: str = Field("OPENAI_API_KEY", description="name of the environment variable that holds the key")
     replay_path: str | None = Field(None, description="recorded completions (JSON lines) for kind replay")
@@ -106,9 +108,7 @@ def annotate_pairs(
     with opened, progress("annotate pairs") as report:
         rows = shards.run(jobs, annotate, on_progress=report)
     annotated = [Annotated(**row) for row in rows]
-    kept, counts = post_process(
-        annotated, identity_share=identity_share, random_share=random_share, seed=seed
-    )
+    kept, counts = post_process(annotated, identity_share=identity_share, random_share=random_share, seed=seed)
     if not kept:
         raise InputError(f"the annotation left no pairs: {counts}")
     with new_artifact() as (folder, artifact):
@@ -116,7 +116,9 @@ def annotate_pairs(
         for recorded in work.glob("*.completions.jsonl"):
             shutil.copyfile(recorded, folder / recorded.name)
     shutil.rmtree(work, ignore_errors=True)
-    return PairsArtifact(**artifact, counts=counts, usage={**_named("writer", write_usage), **_named("judge", judge_usage)})
+    return PairsArtifact(
+        **artifact, counts=counts, usage={**_named("writer", write_usage), **_named("judge", judge_usage)}
+    )
 
 
 @cached_task(name="harden_labels")

@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,16 +33,16 @@ def closure(module: str) -> tuple[Path, ...]:
     return tuple(sorted({*seen.values(), *data}))
 
 
-@lru_cache(maxsize=None)
+@cache
 def closure_digest(module: str) -> str:
-    """Hash of the code of the closure, as it was when this process first asked. Comments and docstrings do not enter."""
+    """Hash of the closure's code, as it was when this process first asked; without comments and docstrings."""
     digest = hashlib.sha256()
     for path in closure(module):
         digest.update(f"{path.name}:{_code_digest(path, path.stat().st_mtime_ns)}\n".encode())
     return digest.hexdigest()[:16]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _file(module: str) -> Path | None:
     """Source file of a module of this project; None for anything else (an imported name, another package)."""
     if module != PACKAGE and not module.startswith(f"{PACKAGE}."):
@@ -56,7 +56,7 @@ def _file(module: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin else None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _imports(path: Path, module: str, _mtime: int) -> tuple[str, ...]:
     names: list[str] = []
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
@@ -66,12 +66,14 @@ def _imports(path: Path, module: str, _mtime: int) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [base])])
+                base = ".".join(
+                    [*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [base])]
+                )
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return tuple(names)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _code_digest(path: Path, _mtime: int) -> str:
     if path.suffix != ".py":
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -79,6 +81,10 @@ def _code_digest(path: Path, _mtime: int) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 first.value.value = ""
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks.policy import cached_task

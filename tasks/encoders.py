@@ -44,7 +44,9 @@ def train_masked_lm(
     texts = read_sentences(sentences)
     tokenizer = train_wordpiece(texts, vocab_size=vocab_size)
     tokenizer.model_max_length = max_length
-    model = tiny_bert(vocab_size=len(tokenizer), width=width, layers=layers, heads=heads, positions=max_length, seed=seed)
+    model = tiny_bert(
+        vocab_size=len(tokenizer), width=width, layers=layers, heads=heads, positions=max_length, seed=seed
+    )
     table = TokenTable.from_texts(texts, tokenizer, max_length=max_length)
     batches = Batches(batch_size=batch_size, seed=seed, lengths=table.lengths)
 
@@ -105,12 +107,12 @@ def train_sentence_encoder(
         validation: pair regression dataset; its validation split picks the checkpoint.
         evaluations: how often over the run.
     """
+    import numpy as np
+
     from paperflows.components.contrastive import objectives
     from paperflows.components.evaluation.bootstrap import spearman
     from paperflows.components.evaluation.sts import cosine_scores
     from paperflows.components.models.encoder import SentenceEncoder, load_encoder
-
-    import numpy as np
 
     loaded = load_encoder(str(open_artifact(start)), device="cpu", max_length=max_length)
     encoder = SentenceEncoder(loaded.encoder, loaded.tokenizer, pooling=pooling, max_length=max_length)  # type: ignore[arg-type]

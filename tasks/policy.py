@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefect import Task, task
+from prefect import task
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
@@ -19,7 +19,9 @@ from paperflows.tasks.store import artifacts_in, intact
 log = logging.getLogger(__name__)
 
 
-def cached_task(*, retries: int = 0, retry_on: tuple[type[Exception], ...] = (), **options: Any) -> Callable[[Any], Task]:
+def cached_task(
+    *, retries: int = 0, retry_on: tuple[type[Exception], ...] = (), **options: Any
+) -> Callable[[Any], Any]:
     """A Prefect task whose JSON result is kept across runs and processes.
 
     The key is the task's name, its inputs (artifacts by content hash, wherever they lie) and the code of its module's
@@ -29,7 +31,7 @@ def cached_task(*, retries: int = 0, retry_on: tuple[type[Exception], ...] = (),
         retries: how often to try again after an exception of `retry_on`, with exponential delay.
     """
 
-    def wrap(function: Any) -> Task:
+    def wrap(function: Any) -> Any:
         return task(
             function,
             cache_policy=CacheKeyFnPolicy(cache_key_fn=cache_key),

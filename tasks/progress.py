@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -42,9 +43,10 @@ def progress(label: str, *, every: float = 1.0) -> Iterator[Callable[[int, int],
             sys.stderr.flush()
         if in_task and now - started >= every:
             if artifact is None:
-                artifact = create_progress_artifact(progress=share, key=key, description=label, _sync=True)
+                options: dict[str, Any] = {"key": key, "description": label, "_sync": True}
+                artifact = create_progress_artifact(progress=share, **options)  # type: ignore[assignment]
             else:
-                update_progress_artifact(artifact, progress=share, _sync=True)
+                update_progress_artifact(artifact, progress=share, _sync=True)  # type: ignore[call-arg]
 
     try:
         yield report

@@ -4,7 +4,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from paperflows.tasks.report import claim_rows, markdown
 
@@ -13,7 +13,7 @@ def publish_to_prefect(slug: str, report: dict[str, Any], plots: Path) -> None:
     """Create the artifacts of the current flow run; keys are lower case with dashes."""
     key = slug.replace("_", "-")
     run = report["run"]
-    create_table_artifact(
+    create_table_artifact(  # type: ignore[call-arg]
         key=f"{key}-claims",
         table=claim_rows(report),
         description=f"{report['title']}: verdicts ({report['profile']}, data {report['data']['source']})",
@@ -23,15 +23,14 @@ def publish_to_prefect(slug: str, report: dict[str, Any], plots: Path) -> None:
         f"\n\nOutputs `{report['artifacts'][0]['path']}` DVC md5 `{report['artifacts'][0]['md5']}` · "
         f"MLflow run `{run['mlflow']}`\n"
     )
-    create_markdown_artifact(key=f"{key}-report", markdown=markdown(report) + identity, _sync=True)
+    _markdown(f"{key}-report", markdown(report) + identity, "claims, metrics and versions")
     images = [f"### {p.stem}\n\n![{p.stem}]({_data_url(p)})" for p in sorted(plots.glob("*.png"))]
     if images:
-        create_markdown_artifact(key=f"{key}-plots", markdown="\n\n".join(images), description="plots", _sync=True)
+        _markdown(f"{key}-plots", "\n\n".join(images), "plots")
 
 
-def publish_link(slug: str, url: str) -> None:
-    """A link to the report page, when it is served."""
-    create_link_artifact(key=f"{slug.replace('_', '-')}-page", link=url, link_text="report page", _sync=True)
+def _markdown(key: str, text: str, description: str) -> None:
+    create_markdown_artifact(key=key, markdown=text, description=description, _sync=True)  # type: ignore[call-arg]
 
 
 def _data_url(path: Path) -> str:

@@ -6,7 +6,20 @@ import os
 from pathlib import Path
 from typing import Any
 
-CONTRACT = ("paper", "title", "profile", "data", "model", "device", "seeds", "git", "seconds", "claims", "metrics", "artifacts")
+CONTRACT = (
+    "paper",
+    "title",
+    "profile",
+    "data",
+    "model",
+    "device",
+    "seeds",
+    "git",
+    "seconds",
+    "claims",
+    "metrics",
+    "artifacts",
+)
 
 
 def write_json(path: Path, value: Any) -> None:

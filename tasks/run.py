@@ -138,7 +138,14 @@ class _Places:
 
 
 def _write(
-    building: Path, found: Findings, slug: str, title: str, values: dict[str, Any], run_id: str, parent: str, seconds: float
+    building: Path,
+    found: Findings,
+    slug: str,
+    title: str,
+    values: dict[str, Any],
+    run_id: str,
+    parent: str,
+    seconds: float,
 ) -> None:
     outputs = building / "artifacts"
     for name, artifact in found.keep.items():

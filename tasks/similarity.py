@@ -54,7 +54,13 @@ def score_similarity(
 
 @cached_task(name="score_transfer", task_run_name="score_transfer-{label}")
 def score_transfer(
-    encoder: Artifact, datasets: list[DatasetArtifact], pooling: str, max_length: int, label: str, device: str, limit: int
+    encoder: Artifact,
+    datasets: list[DatasetArtifact],
+    pooling: str,
+    max_length: int,
+    label: str,
+    device: str,
+    limit: int,
 ) -> ScoresArtifact:
     """Correctness of a logistic regression on frozen embeddings, for each classification dataset.
 

@@ -1,4 +1,4 @@
-"""MLflow: one experiment a paper, a parent run a flow run, a child run a method and seed. Runs are named by explicit ids.
+"""MLflow: one experiment a paper, a parent run a flow run, a child run a method and seed, all by explicit ids.
 
 The parent is found by the tag `prefect.flow_run_id`, so a task in another process or on a Ray worker finds it too.
 """
@@ -151,7 +151,9 @@ def _parent(flow_run_id: str) -> str:
     return found[0].info.run_id
 
 
-def close_parent(run_id: str, *, metrics: Mapping[str, float], tags: Mapping[str, str], files: Callable[[], list[Path]]) -> None:
+def close_parent(
+    run_id: str, *, metrics: Mapping[str, float], tags: Mapping[str, str], files: Callable[[], list[Path]]
+) -> None:
     """Log final metrics, tags and files (each below its folder's name) and finish the run."""
     now = int(time.time() * 1000)
     items = [Metric(key, float(value), now, 0) for key, value in metrics.items()]

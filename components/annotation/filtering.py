@@ -47,7 +47,9 @@ def post_process(
     counts["kept"] = len(rows)
     sentences = list(dict.fromkeys(pair.text for pair in pairs))
     draw = random.Random(seed)
-    extra = [_added(text, text, 1.0, "identity") for text in draw.choices(sentences, k=round(identity_share * len(rows)))]
+    extra = [
+        _added(text, text, 1.0, "identity") for text in draw.choices(sentences, k=round(identity_share * len(rows)))
+    ]
     if len(sentences) > 1:
         for _ in range(round(random_share * len(rows))):
             first, second = draw.sample(sentences, 2)

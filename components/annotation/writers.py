@@ -59,7 +59,9 @@ class MLMWriter:
         generator = torch.Generator(self._device).manual_seed(seed)
         for start in range(0, len(order), self._batch_size):
             part = [int(i) for i in order[start : start + self._batch_size]]
-            filled = self._fill([sentences[i] for i in part], [rates[i] or PARAPHRASE_SHARE for i in part], seed, generator)
+            filled = self._fill(
+                [sentences[i] for i in part], [rates[i] or PARAPHRASE_SHARE for i in part], seed, generator
+            )
             for i, text in zip(part, filled, strict=True):
                 out[i] = text or None
         return out

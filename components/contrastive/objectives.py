@@ -1,11 +1,11 @@
 """What each method of sentence embedding trains on: batches by step number and the loss of one.
 
-| objective         | data                                   | loss                    | source                          |
-| ----------------- | -------------------------------------- | ----------------------- | ------------------------------- |
-| `regression`      | pairs with a similarity                | `similarity_regression` | CLAIF; DINO with hard labels    |
-| `dropout_pairs`   | sentences                              | `info_nce`              | unsupervised SimCSE             |
-| `triplets`        | anchor, positive, negative             | `info_nce`              | SimCSE on NLI                   |
-| `scored_triplets` | anchor, positive, negative, similarity | `soft_info_nce`         | CLHAIF                          |
+| objective         | data                                   | loss                    | source |
+| ----------------- | ---------- | ----------------------- | --- |
+| `regression`      | pairs with a similarity                | `similarity_regression` | CLAIF; DINO with hard labels |
+| `dropout_pairs`   | sentences                              | `info_nce`              | unsupervised SimCSE |
+| `triplets`        | anchor, positive, negative             | `info_nce`              | SimCSE on NLI |
+| `scored_triplets` | anchor, positive, negative, similarity | `soft_info_nce`         | CLHAIF |
 """
 
 from collections.abc import Callable, Mapping, Sequence

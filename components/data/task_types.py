@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from paperflows.components.data import constraints, schemas
 from paperflows.components.data.problems import shorten
-from pydantic import BaseModel, ValidationError
 
 Row = dict[str, Any]
 

@@ -119,6 +119,8 @@ def _resample(data: Paired, statistic: Statistic, resamples: int, random: np.ran
     for start in range(0, resamples, chunk):
         pick = random.integers(0, n, size=(min(chunk, resamples - start), n))
         gold = data.gold[pick]
-        effects = [statistic(gold, a[pick]) - statistic(gold, b[pick]) for a, b in zip(data.ours, data.baseline, strict=True)]
+        effects = [
+            statistic(gold, a[pick]) - statistic(gold, b[pick]) for a, b in zip(data.ours, data.baseline, strict=True)
+        ]
         out[start : start + len(pick)] = np.mean(effects, axis=0)
     return out

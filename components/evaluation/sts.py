@@ -31,9 +31,7 @@ def sts_all(splits: Mapping[str, Rows], names: Sequence[str] | None = None) -> l
     return [row for name in chosen for row in splits[name]]
 
 
-def transfer_correct(
-    embed: Embed, train: Rows, validation: Rows, test: Rows, *, seed: int = 0
-) -> NDArray[np.float64]:
+def transfer_correct(embed: Embed, train: Rows, validation: Rows, test: Rows, *, seed: int = 0) -> NDArray[np.float64]:
     """Which test rows (N,) a logistic regression on frozen embeddings labels correctly (SentEval's transfer tasks).
 
     Pairs are represented as (|u - v|, u * v). The inverse regularisation C is chosen on validation accuracy.

@@ -20,9 +20,7 @@ class Endpoint:
         timeout: seconds for one request.
     """
 
-    def __init__(
-        self, *, base_url: str | None, api_key: str | None, timeout: float = 120.0
-    ) -> None:
+    def __init__(self, *, base_url: str | None, api_key: str | None, timeout: float = 120.0) -> None:
         from openai import AsyncOpenAI
 
         self._key = api_key or ""
@@ -51,7 +49,9 @@ class Endpoint:
 
     async def supports(self, field: str, request: Request) -> bool:
         """As in `Backend`, by a small request whose reply shows whether the field was honoured."""
-        base = Request(model=request.model, messages=(Message(role="user", content="Count from 1 to 5."),), max_tokens=16)
+        base = Request(
+            model=request.model, messages=(Message(role="user", content="Count from 1 to 5."),), max_tokens=16
+        )
         changed = base.model_copy
         if field == "n":
             return len(await self._probe(changed(update={"n": 2}))) == 2

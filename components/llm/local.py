@@ -8,7 +8,6 @@ import hashlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,14 +107,14 @@ class LocalModel:
         requests = [request for request, _ in jobs]
         rows = torch.tensor([i for i, r in enumerate(requests) for _ in range(r.n)], device=self._device)
         per_row = [requests[i] for i in rows.tolist()]
-        seeds = [
-            random.getrandbits(62) if r.seed is None else r.seed + k for r in requests for k in range(r.n)
-        ]
+        seeds = [random.getrandbits(62) if r.seed is None else r.seed + k for r in requests for k in range(r.n)]
         steps = max(r.max_tokens for r in requests)
         settings, u = _settings(per_row).to(self._device), uniforms(seeds, steps).to(self._device)
         limits = torch.tensor([r.max_tokens for r in per_row], device=self._device)
         ids, mask = _left_pad([ids for _, ids in jobs], self._tokenizer.pad_token_id or 0, self._device)
-        out = self._model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1)
+        out = self._model(
+            input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1
+        )
         past, logits = out.past_key_values, out.logits[rows, -1].float()
         if len(rows) > len(jobs):
             past.reorder_cache(rows)
@@ -138,7 +137,11 @@ class LocalModel:
             mask = torch.cat([mask, torch.ones_like(token[:, None])], 1)
             position = (mask.sum(-1) - 1)[:, None]
             out = self._model(
-                input_ids=token[:, None], attention_mask=mask, position_ids=position, past_key_values=past, use_cache=True
+                input_ids=token[:, None],
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=past,
+                use_cache=True,
             )
             logits = out.logits[:, -1].float()
         return self._completions(jobs, tokens.cpu(), logprobs.cpu(), lengths.cpu())

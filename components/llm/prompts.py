@@ -1,7 +1,7 @@
 """Prompt files: Jinja, one a role, beside the module that uses them; their hash belongs to the request."""
 
 import hashlib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ def render(path: Path, **values: Any) -> tuple[str, str]:
     return template.render(**values).strip(), digest
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load(path: Path) -> tuple[Template, str]:
     source = path.read_text(encoding="utf-8")
-    environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)  # noqa: S701
+    environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
     return environment.from_string(source), hashlib.sha256(source.encode()).hexdigest()[:16]

@@ -24,7 +24,7 @@ class Usage:
         max_cost: float | None = None,
     ) -> None:
         names = ("requests", "retries", "cached", "errors", "parse_failures", "prompt_tokens", "completion_tokens")
-        self.counters: Counter[str] = Counter(dict.fromkeys((*names, "seconds", "cost"), 0))  # type: ignore[arg-type]
+        self.counters: Counter[str] = Counter(dict.fromkeys((*names, "seconds", "cost"), 0))
         self.counters["cost_known"] = 1
         self._prices = dict(prices or {})
         self._limits = {"requests": max_requests, "tokens": max_tokens, "cost": max_cost}
@@ -42,12 +42,12 @@ class Usage:
         for name, limit in self._limits.items():
             if limit is not None and spent[name] + self._reserved[name] + ask[name] > limit:
                 raise BudgetExceeded(f"max_{name} = {limit:g} reached after {self.counters['requests']} requests")
-        self._reserved.update(ask)  # type: ignore[arg-type]
+        self._reserved.update(ask)
         return ask
 
     def settle(self, ask: Mapping[str, float], request: Request, completions: list[Completion]) -> None:
         """Replace a reservation by what was really used."""
-        self._reserved.subtract(ask)  # type: ignore[arg-type]
+        self._reserved.subtract(ask)
         prompt = max((c.prompt_tokens for c in completions), default=0)
         reply = sum(c.completion_tokens for c in completions)
         self.counters["prompt_tokens"] += prompt

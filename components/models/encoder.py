@@ -79,7 +79,12 @@ class SentenceEncoder(nn.Module):
 
 
 def load_encoder(
-    model: str, *, pooling: Pooling | None = None, max_length: int = 128, device: str = "auto", revision: str | None = None
+    model: str,
+    *,
+    pooling: Pooling | None = None,
+    max_length: int = 128,
+    device: str = "auto",
+    revision: str | None = None,
 ) -> SentenceEncoder:
     """A sentence encoder by name: `minilm` (offline), a folder written by `SentenceEncoder.save`, or a hub id.
 

@@ -16,16 +16,18 @@ SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def train_wordpiece(texts: Iterable[str], *, vocab_size: int) -> Any:
     """A lower-casing BERT tokenizer with a WordPiece vocabulary of at most `vocab_size` learnt from `texts`."""
     from tokenizers import BertWordPieceTokenizer
-    from transformers import BertTokenizerFast
+    from transformers import BertTokenizer
 
     learner = BertWordPieceTokenizer(lowercase=True)
     learner.train_from_iterator(
         texts, vocab_size=vocab_size, min_frequency=2, show_progress=False, special_tokens=list(SPECIALS)
     )
-    return BertTokenizerFast(tokenizer_object=learner._tokenizer, do_lower_case=True)
+    return BertTokenizer(tokenizer_object=learner._tokenizer, do_lower_case=True)
 
 
-def tiny_bert(*, vocab_size: int, width: int, layers: int, heads: int, positions: int = 128, seed: int = 0) -> nn.Module:
+def tiny_bert(
+    *, vocab_size: int, width: int, layers: int, heads: int, positions: int = 128, seed: int = 0
+) -> nn.Module:
     """A fresh `BertForMaskedLM` (tied embeddings) with `layers` of width `width`, seeded."""
     from transformers import BertConfig, BertForMaskedLM
 

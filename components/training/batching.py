@@ -21,7 +21,9 @@ class TokenTable:
 
     def __init__(self, rows: Sequence[Sequence[int]], *, pad_id: int) -> None:
         self.lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
-        self._flat = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows]) if len(rows) else np.zeros(0, int)
+        self._flat = (
+            np.concatenate([np.asarray(row, dtype=np.int64) for row in rows]) if len(rows) else np.zeros(0, int)
+        )
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]) if len(rows) else np.zeros(0, int)
         self.pad_id = pad_id
 

@@ -57,7 +57,9 @@ class Checkpoints:
             match = _NAME.fullmatch(path.name)
             assert match is not None
             if hashlib.sha256(path.read_bytes()).hexdigest()[:16] != match[2]:
-                log.warning("checkpoint %s is damaged (its content does not match its name); using the one before", path)
+                log.warning(
+                    "checkpoint %s is damaged (its content does not match its name); using the one before", path
+                )
                 continue
             try:
                 with safe_open(path, framework="pt") as file:

@@ -121,8 +121,9 @@ def _about_scene(scene: Scene, part: str, style: int, rng: Random) -> tuple[str,
     for label in LABELS:
         for _ in range(30):
             changed = rng.choice(table[label])(scene, rng)
-            changed_ok = changed is not None and part_of(changed.key) == part
-            if changed_ok and (label != "neutral" or scene.negated or _open_question(scene, changed)):
+            if changed is None or part_of(changed.key) != part:
+                continue
+            if label != "neutral" or scene.negated or _open_question(scene, changed):
                 other = style if label != "entailment" and rng.random() < 0.5 else rng.getrandbits(32)
                 hypotheses.append(sentence(changed, other))
                 break

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from paperflows.components.data.check import check_folder, find_datasets
 from paperflows.components.data.jsonl import write_jsonl
 from paperflows.components.data.sources import load

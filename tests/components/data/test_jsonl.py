@@ -4,6 +4,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from paperflows.components.data.jsonl import read_jsonl, write_jsonl
 from paperflows.components.data.problems import DataError
 from paperflows.components.errors import InputError

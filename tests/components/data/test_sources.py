@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+
 from paperflows.components.data.jsonl import write_jsonl
 from paperflows.components.data.registry import HUB, HubDataset, answer_texts, contexts_to_passages, final_answer
 from paperflows.components.data.sources import load

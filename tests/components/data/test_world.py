@@ -6,6 +6,7 @@ from collections import Counter
 from random import Random
 
 import pytest
+
 from paperflows.components.data.sources import load
 from paperflows.components.data.world import WORLD, build
 from paperflows.components.data.world.facts import Fact, facts
