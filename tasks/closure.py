@@ -53,7 +53,7 @@ def _file(module: str) -> Path | None:
         if above is None or above.name != "__init__.py":
             return None
     spec = find_spec(module)
-    return Path(spec.origin) if spec and spec.origin else None
+    return Path(spec.origin).resolve() if spec and spec.origin else None
 
 
 @cache

@@ -190,7 +190,6 @@ class LLM:
         if self._stopped:
             raise self._stopped
         reservation = self.usage.reserve(request)
-        self.usage.counters["requests"] += 1
         self.usage.counters["retries"] += again
         replies: list[Completion] = []
         started = time.perf_counter()

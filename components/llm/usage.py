@@ -48,6 +48,7 @@ class Usage:
     def settle(self, ask: Mapping[str, float], request: Request, completions: list[Completion]) -> None:
         """Replace a reservation by what was really used."""
         self._reserved.subtract(ask)
+        self.counters["requests"] += 1
         prompt = max((c.prompt_tokens for c in completions), default=0)
         reply = sum(c.completion_tokens for c in completions)
         self.counters["prompt_tokens"] += prompt

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from paperflows.components.evaluation.bootstrap import Paired, decide, mean_statistic, paired_bootstrap, spearman
+from paperflows.components.evaluation.sts import cosine_scores, sts_all, transfer_correct
+
+
+def simulate(rng, *, truth=0.1, seeds=3, examples=200, seed_noise=0.05):
+    """Scores of two systems whose true difference of means is `truth`; training adds noise by seed."""
+    difficulty = rng.normal(0, 1, examples)
+    base = difficulty + rng.normal(0, seed_noise, (seeds, 1)) + rng.normal(0, 0.3, (seeds, examples))
+    ours = difficulty + truth + rng.normal(0, seed_noise, (seeds, 1)) + rng.normal(0, 0.3, (seeds, examples))
+    return Paired(np.zeros(examples), ours, base)
+
+
+def naive_interval(data, rng, resamples=400):
+    """What one would write first: resample the three seeds as if they were many."""
+    effects = (data.ours - data.baseline).mean(1)
+    rows = np.array([rng.integers(0, data.ours.shape[1], data.ours.shape[1]) for _ in range(resamples)])
+    difference = data.ours - data.baseline
+    draws = [difference[rng.integers(0, len(effects), len(effects))][:, row].mean() for row in rows]
+    return np.quantile(draws, [0.025, 0.975])
+
+
+def test_coverage_is_that_of_the_stated_interval():
+    rng = np.random.default_rng(0)
+    trials, ours, naive = 300, 0, 0
+    for _ in range(trials):
+        data = simulate(rng)
+        low, high = paired_bootstrap([data], mean_statistic, resamples=400).ci95
+        ours += low <= 0.1 <= high
+        low, high = naive_interval(data, rng)
+        naive += low <= 0.1 <= high
+    assert 0.92 <= ours / trials <= 0.995, f"covers {ours / trials:.3f}"
+    assert naive / trials < 0.90, "the naive interval would do: then the Student draw is not needed"
+
+
+def test_no_effect_is_rarely_called_one():
+    rng = np.random.default_rng(1)
+    verdicts = [
+        decide(paired_bootstrap([simulate(rng, truth=0.0)], mean_statistic, resamples=300).ci95, 0.0) for _ in range(200)
+    ]
+    assert verdicts.count("holds") <= 200 * 0.05
+    assert verdicts.count("undecided") >= 200 * 0.90
+
+
+def test_single_seed_covers_over_examples():
+    rng = np.random.default_rng(2)
+    hits = 0
+    for _ in range(200):
+        data = simulate(rng, seeds=1, seed_noise=0.0)
+        low, high = paired_bootstrap([data], mean_statistic, resamples=400).ci95
+        hits += low <= 0.1 <= high
+    assert 0.90 <= hits / 200 <= 0.99
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(-1, 1)), min_size=3, max_size=40))
+def test_spearman_equals_scipy(pairs):
+    gold, output = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
+    if len(set(gold)) < 2 or len(set(output)) < 2:
+        return
+    assert spearman(gold, output) == pytest.approx(scipy.stats.spearmanr(gold, output).statistic, abs=1e-9)
+
+
+def test_effect_is_the_mean_over_seeds_then_datasets():
+    one = Paired(np.zeros(2), np.array([[1.0, 3.0], [3.0, 5.0]]), np.zeros((2, 2)))
+    two = Paired(np.zeros(3), np.ones((2, 3)), np.zeros((2, 3)))
+    effect = paired_bootstrap([one, two], mean_statistic)
+    assert (effect.ours, effect.baseline, effect.effect, effect.n) == (2.0, 0.0, 2.0, 5)
+
+
+@pytest.mark.parametrize(
+    ("interval", "margin", "verdict"),
+    [((0.1, 0.3), 0.0, "holds"), ((0.1, 0.3), 0.1, "undecided"), ((-0.3, -0.1), 0.0, "fails"),
+     ((-0.1, 0.1), 0.0, "undecided"), ((-0.1, 0.0), 0.0, "fails"), ((0.01, 0.02), 0.05, "fails")],
+)  # fmt: skip
+def test_verdicts(interval, margin, verdict):
+    assert decide(interval, margin) == verdict
+
+
+def test_unequal_seeds_and_shapes_are_refused():
+    with pytest.raises(ValueError, match="paired scores need"):
+        Paired(np.zeros(3), np.zeros((1, 4)), np.zeros((1, 4)))
+    data = [Paired(np.zeros(2), np.zeros((s, 2)), np.zeros((s, 2))) for s in (1, 2)]
+    with pytest.raises(ValueError, match="same seeds"):
+        paired_bootstrap(data, mean_statistic)
+
+
+def test_constant_output_is_an_error_not_a_number():
+    with pytest.raises(ValueError, match="not finite"):
+        paired_bootstrap([Paired(np.arange(5.0), np.ones((1, 5)), np.ones((1, 5)))], spearman)
+
+
+def test_sts_all_concatenates_sources():
+    sources = {"b": [{"score": 2}], "a": [{"score": 1}]}
+    assert [row["score"] for row in sts_all(sources)] == [1, 2]
+    assert [row["score"] for row in sts_all({**sources, "test": [{"score": 9}]})] == [9]
+
+
+def test_cosine_scores_embed_in_one_call():
+    import torch
+
+    calls = []
+
+    def embed(texts):
+        calls.append(list(texts))
+        return torch.tensor([[float(len(t)), 1.0] for t in texts])
+
+    scores = cosine_scores(embed, [{"text": "a", "text_pair": "a"}, {"text": "aa", "text_pair": "aaaa"}])
+    assert len(calls) == 1
+    assert scores == pytest.approx([1.0, (2 * 4 + 1) / (5**0.5 * 17**0.5)], abs=1e-6)
+
+
+def test_transfer_learns_a_separable_task_and_not_noise():
+    import torch
+
+    rng = np.random.default_rng(0)
+    table = {f"t{i}": rng.normal(0, 1, 8) + (2.0 if i % 2 else -2.0) for i in range(300)}
+    rows = [{"text": t, "label": i % 2} for i, t in enumerate(table)]
+
+    def embed(texts):
+        return torch.tensor(np.stack([table[t] for t in texts]), dtype=torch.float32)
+
+    assert transfer_correct(embed, rows[:100], rows[100:150], rows[150:]).mean() > 0.98
+    noise = [{**row, "label": int(rng.integers(2))} for row in rows]
+    assert 0.3 < transfer_correct(embed, noise[:100], noise[100:150], noise[150:]).mean() < 0.7

@@ -1,0 +1,325 @@
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from paperflows.components.annotation.llm import LLMJudge, LLMWriter
+from paperflows.components.errors import ServiceError
+from paperflows.components.llm.backend import EndpointError
+from paperflows.components.llm.cache import CompletionCache
+from paperflows.components.llm.recording import Recorder
+from paperflows.components.llm.request import BudgetExceeded, Message, Request, UnsupportedField
+from paperflows.components.llm.structured import ask, first_json
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from .conftest import ask_for, html, status
+
+
+def test_answers_in_order_and_are_asked_for_once(client, server):
+    llm = client()
+    requests = [ask_for(f"q{i} ü") for i in range(40)]
+    texts = [c.text for (c,) in llm.run(requests)]
+    assert texts == [f"echo q{i} ü" for i in range(40)]
+    again = llm.run(requests)
+    assert [c.text for (c,) in again] == texts and all(c.cached for (c,) in again)
+    assert len(server.bodies) == 40
+    assert llm.usage.counters["requests"] == 40 and llm.usage.counters["cached"] == 40
+    assert llm.usage.counters["prompt_tokens"] == 280 and llm.usage.counters["completion_tokens"] == 120
+
+
+def test_concurrency_is_used_and_never_passed(client, server):
+    server.delay = 0.02
+    client(concurrency=6).run([ask_for(f"q{i}") for i in range(60)])
+    assert server.most_flying == 6
+
+
+@pytest.mark.parametrize(
+    ("script", "sent", "waits"),
+    [
+        ([status(429, None, **{"retry-after": "1"})], 2, [1.0]),
+        ([status(429, None, **{"retry-after-ms": "250"})], 2, [0.25]),
+        ([status(500), status(502)], 3, None),
+        ([status(503), status(408), status(409)], 4, None),
+        ([html()], 2, None),
+        ([JSONResponse({"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": []})], 2, None),
+        ([Response('{"id": "x", "choi', media_type="application/json")], 2, None),
+    ],
+)
+def test_what_is_tried_again_and_how_often(client, server, slept, script, sent, waits):
+    server.script = list(script)
+    llm = client()
+    ((answer,),) = llm.run([ask_for("q")])
+    assert answer.text == "echo q" and len(server.bodies) == sent
+    assert llm.usage.counters["retries"] == sent - 1
+    if waits:
+        assert slept == waits
+    else:
+        assert len(slept) == sent - 1 and all(0 <= s <= 2**i for i, s in enumerate(slept))
+
+
+@pytest.mark.parametrize(("code", "body", "error"), [(400, None, "HTTP 400"), (422, None, "HTTP 422"),
+    (400, {"error": {"message": "too long", "code": "context_length_exceeded"}}, "context_length_exceeded")])  # fmt: skip
+def test_a_bad_request_fails_alone_and_is_not_repeated(client, server, code, body, error):
+    bad = status(code, body)
+    server.script = [lambda b: bad if b["messages"][-1]["content"] == "bad" else None for _ in range(3)]
+    llm = client(concurrency=1)
+    (first,), (failed,), (last,) = llm.run([ask_for("a"), ask_for("bad"), ask_for("b")])
+    assert (first.text, last.text) == ("echo a", "echo b")
+    assert failed.finish_reason == "error" and error in failed.error
+    assert len(server.bodies) == 3 and llm.usage.counters["errors"] == 1
+    server.script = []
+    assert llm.run([ask_for("bad")])[0][0].text == "echo bad", "a failure is not remembered"
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_no_key_or_model_stops_at_once(client, server, code):
+    server.script = [status(code, {"error": {"message": "key secret-key is wrong"}})] * 50
+    with pytest.raises(EndpointError, match=f"HTTP {code}") as raised:
+        client(concurrency=1).run([ask_for(f"q{i}") for i in range(20)])
+    assert len(server.bodies) == 1
+    assert "secret-key" not in str(raised.value) and server.url in str(raised.value)
+
+
+def test_server_that_always_fails_gives_up_after_eight(client, server):
+    llm = client()
+    llm.run([ask_for("warm up")])
+    server.script = [status(500)] * 100
+    ((failed,),) = llm.run([ask_for("q")])
+    assert failed.finish_reason == "error" and "HTTP 500" in failed.error
+    assert server.per_text["q"] == 8
+
+
+def test_nobody_listening_is_one_clear_error(client, server):
+    llm = client(base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(ServiceError, match=r"127\.0\.0\.1:9/v1 cannot be reached"):
+        llm.run([ask_for("q")])
+
+
+def test_slow_reply_times_out_and_is_tried_again(client, server):
+    async def slow():
+        await asyncio.sleep(2)
+        return status(500)
+
+    server.script = [lambda body: slow()]
+    llm = client(timeout_seconds=0.3)
+    assert llm.run([ask_for("q")])[0][0].text == "echo q"
+    assert len(server.bodies) == 2
+
+
+def test_budget_stops_before_the_call_that_would_pass_it(client, server):
+    llm = client(max_requests=7, concurrency=2)
+    with pytest.raises(BudgetExceeded, match="max_requests = 7"):
+        llm.run([ask_for(f"q{i}") for i in range(20)])
+    assert len(server.bodies) == 7
+    more = client(concurrency=2)
+    more.run([ask_for(f"q{i}") for i in range(20)])
+    assert len(server.bodies) == 20, "what was answered before the limit came from the cache"
+
+
+def test_token_and_cost_limits(client, server):
+    with pytest.raises(BudgetExceeded, match="max_tokens"):
+        client(max_tokens=300, concurrency=1).run([ask_for(f"t{i}", max_tokens=100) for i in range(50)])
+    # reserved: prompt estimate 1 + 100; used: 10 a call; 300 - 101 = 199 allows 19 calls and one more
+    assert len(server.bodies) == 20
+    prices = {"m": (1.0e6, 0.0)}  # one dollar a prompt token
+    llm = client(max_cost=20.0, prices=prices, concurrency=1, cache="cost.sqlite")
+    with pytest.raises(BudgetExceeded, match="max_cost"):
+        llm.run([ask_for(f"t{i}") for i in range(9)])
+    assert llm.usage.counters["cost"] == pytest.approx(14.0) or llm.usage.counters["cost"] == pytest.approx(21.0)
+
+
+def test_samples_together_or_one_by_one(client, server):
+    llm = client()
+    assert len({c.text for c in llm.run([ask_for("s", n=3)])[0]}) == 3
+    asked = [b for b in server.bodies if b["messages"][-1]["content"] == "s"]
+    assert [b["n"] for b in asked] == [3]
+    server.honours["n"] = False
+    other = client(cache="other.sqlite")
+    samples = other.run([ask_for("s2", n=3, seed=5)])[0]
+    assert [c.sample for c in samples] == [0, 1, 2]
+    assert sorted(b["seed"] for b in server.bodies if b["messages"][-1]["content"] == "s2") == [5, 6, 7]
+
+
+def test_a_field_the_server_ignores_is_refused_before_sending(client, server):
+    server.honours["logprobs"] = False
+    with pytest.raises(UnsupportedField, match="does not honour logprobs"):
+        client().run([ask_for("q", logprobs=0)])
+    assert server.per_text["q"] == 0
+    server.honours["logprobs"] = True
+    (answer,) = client(cache="b.sqlite").run([ask_for("q", logprobs=0)])[0]
+    assert answer.logprobs == (-0.5,) and answer.tokens == ("echo",)
+
+
+def test_probe_is_remembered(client, server):
+    client().run([ask_for("a", n=2)])
+    sent = len(server.bodies)
+    client().run([ask_for("b", n=2)])
+    assert len(server.bodies) == sent + 1
+
+
+def test_text_completion_and_local_stop(client, server):
+    request = Request(model="m", prompt="def f(): END tail", stop=("END",), extra={"top_a": 0.1})
+    (answer,) = client().run([request])[0]
+    assert (answer.text, answer.finish_reason) == ("echo def f(): ", "stop")
+    assert server.bodies[0]["stop"] == ["END"] and server.bodies[0]["top_a"] == 0.1
+
+
+def test_equal_requests_at_once_are_sent_once(client, server):
+    server.delay = 0.05
+    answers = client().run([ask_for("same")] * 20)
+    assert len(server.bodies) == 1 and {c.text for (c,) in answers} == {"echo same"}
+
+
+def test_tags_are_not_part_of_the_key_but_the_prompt_file_is(client, server):
+    llm = client()
+    llm.run([ask_for("q", tags={"item": "1"})])
+    llm.run([ask_for("q", tags={"item": "2"})])
+    assert len(server.bodies) == 1
+    llm.run([ask_for("q", prompt_hash="other version")])
+    assert len(server.bodies) == 2
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from paperflows.components.llm.backends import LLMSettings, open_llm
+from paperflows.components.llm.request import Message, Request
+url, path = sys.argv[1:]
+llm = open_llm(LLMSettings(kind="endpoint", model="m", base_url=url, cache_path=Path(path), concurrency=4))
+llm.run([Request(model="m", messages=(Message(role="user", content=f"q{i}"),)) for i in range(60)])
+print("done")
+"""
+
+
+def start_child(server, tmp_path):
+    command = [sys.executable, "-c", CHILD, server.url, str(tmp_path / "shared.sqlite")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_ask_each_question_once(server, tmp_path):
+    server.delay = 0.02
+    children = [start_child(server, tmp_path) for _ in range(2)]
+    assert [child.communicate(timeout=60)[0] for child in children] == ["done\n", "done\n"]
+    assert set(server.per_text.values()) == {1} and len(server.per_text) == 60
+
+
+def test_killed_process_loses_only_the_calls_in_flight(server, tmp_path):
+    server.delay = 0.05
+    child = start_child(server, tmp_path)
+    end = time.monotonic() + 60
+    while len(server.bodies) < 20 and time.monotonic() < end:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait(10)
+    time.sleep(0.1)
+    before = len(server.bodies)
+    assert 20 <= before < 60
+    server.delay = 0.0
+    assert start_child(server, tmp_path).communicate(timeout=60)[0] == "done\n"
+    assert len(server.per_text) == 60
+    repeated = sum(count - 1 for count in server.per_text.values())
+    assert repeated <= 4, "at most the four in flight were asked for again"
+
+
+def test_unreadable_cache_row_counts_as_missing(client, server, tmp_path):
+    llm = client()
+    llm.run([ask_for("q")])
+    llm.cache._db.execute("UPDATE completions SET value = '{\"text\": 1'")
+    llm.cache._db.execute("DELETE FROM completions WHERE 0")
+    assert llm.cache.get([ask_for("q").key(llm.backend.name, 0)]) == {}
+
+
+def test_cache_path_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ServiceError, match="completion cache"):
+        CompletionCache(tmp_path / "file" / "c.sqlite")
+
+
+def test_key_is_sent_in_the_header_and_kept_nowhere(client, server, tmp_path, caplog):
+    recorded = tmp_path / "record.jsonl"
+    llm = client(observers=[Recorder(recorded)])
+    llm.run([ask_for("q")])
+    assert server.headers[0]["authorization"] == "Bearer secret-key"
+    llm.cache._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for path in tmp_path.iterdir():
+        assert b"secret-key" not in path.read_bytes(), path
+    assert "secret-key" not in caplog.text
+
+
+class Grade(BaseModel):
+    explanation: str
+    score: float
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('Sure: {"score": 0.5, "explanation": "a } in text"} and 0.9', {"score": 0.5, "explanation": "a } in text"}),
+        ('```json\n[1, {"a": 2}]\n```', [1, {"a": 2}]),
+        ("The score is 0.7.", None),
+        ('{"score": NaN} then {"score": 1}', {"score": 1}),
+        ("{ not json } {}", {}),
+    ],
+)
+def test_first_json(text, value):
+    assert first_json(text) == value
+
+
+def chat_reply(server, text):
+    def reply(body):
+        whole = server.good(body, "", True)
+        whole["choices"][0]["message"]["content"] = text
+        return JSONResponse(whole)
+
+    return reply
+
+
+def test_unreadable_reply_is_asked_again_with_its_error(client, server):
+    good = json.dumps({"explanation": "x", "score": 0.25})
+    server.script = [None, chat_reply(server, "about 0.7, I think"), chat_reply(server, good)]  # first: the probe
+    llm = client(concurrency=1)
+    (grade,) = ask(llm, [ask_for("grade")], Grade)
+    assert grade.score == 0.25 and llm.usage.counters["parse_failures"] == 1
+    last = server.bodies[-1]["messages"]
+    assert last[-2]["content"] == "about 0.7, I think" and "could not be read" in last[-1]["content"]
+
+
+def test_reply_that_stays_unreadable_is_counted_not_guessed(client, server):
+    server.script = [None, *[chat_reply(server, "0.7") for _ in range(3)]]
+    llm = client(concurrency=1)
+    assert ask(llm, [ask_for("grade")], Grade) == [None]
+    assert llm.usage.counters["parse_failures"] == 3 and len(server.bodies) == 4
+
+
+def test_schema_is_sent_where_the_server_honours_it(client, server):
+    server.honours["json"] = True
+    ask(client(), [ask_for("grade")], Grade, again=0)
+    assert server.bodies[-1]["response_format"]["json_schema"]["schema"]["required"] == ["explanation", "score"]
+
+
+def test_writer_and_judge_over_http(client, server):
+    def reply(body):
+        text = body["messages"][-1]["content"]
+        if "Sentence 1" in text:
+            return chat_reply(server, json.dumps({"explanation": "why 0.1", "score": 0.8}))(body)
+        return chat_reply(server, '"A new sentence."\nSecond line' if "<mask>" in text else "still <mask> here")(body)
+
+    server.script = [reply] * 50
+    llm = client(concurrency=1)
+    written = LLMWriter(llm, model="m").write(["one two three four", "five six"], [0.5, 0.0], 1)
+    assert written == ["A new sentence.", None]
+    assert server.bodies[0]["temperature"] == 0.7 and server.bodies[0]["top_p"] == 0.9
+    (judged,) = LLMJudge(llm, model="m").score([("a", "b")])
+    assert (judged.score, judged.explanation) == (0.8, "why 0.1")
+
+
+def test_request_needs_exactly_one_input():
+    with pytest.raises(ValueError, match="exactly one"):
+        Request(model="m")
+    with pytest.raises(ValueError, match="exactly one"):
+        Request(model="m", prompt="a", messages=(Message(role="user", content="b"),))

@@ -1,0 +1,128 @@
+import json
+
+import pytest
+import torch
+from paperflows.components.annotation.writers import MLMWriter
+from paperflows.components.errors import InputError, ServiceError
+from paperflows.components.models.encoder import SentenceEncoder, load_encoder
+from paperflows.components.models.pretrained import load_pretrained, model_location
+from paperflows.components.models.tiny_bert import mask_tokens, masked_lm_loss, tiny_bert, train_wordpiece
+from transformers import AutoModel, AutoModelForMaskedLM
+
+TEXTS = ["A cat sits on the mat.", "The weather is fine today.", "A cat is sitting on a mat.", "x", "naïve 漢字 🙂"] * 3
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    return load_encoder("minilm", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def small():
+    tokenizer = train_wordpiece([f"word{i % 40} and thing{i % 7} again" for i in range(200)], vocab_size=150)
+    return tiny_bert(vocab_size=len(tokenizer), width=32, layers=2, heads=2, positions=32, seed=0), tokenizer
+
+
+def test_embeddings_equal_those_of_sentence_transformers(minilm):
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(model_location("minilm"), device="cpu").encode(TEXTS, convert_to_tensor=True)
+    ours = torch.nn.functional.normalize(minilm.embed(TEXTS), dim=-1)
+    assert torch.allclose(ours, torch.nn.functional.normalize(theirs, dim=-1), atol=1e-5)
+
+
+def test_order_budget_and_repeats_do_not_change_embeddings(minilm):
+    whole = minilm.embed(TEXTS)
+    assert torch.allclose(whole, torch.cat([minilm.embed([t]) for t in TEXTS]), atol=1e-5)
+    assert torch.allclose(whole, minilm.embed(TEXTS, token_budget=8), atol=1e-5)
+    assert torch.equal(whole[:5], whole[5:10])
+    assert minilm.embed([]).shape == (0, 384)
+
+
+def test_similar_sentences_are_closer(minilm):
+    vectors = torch.nn.functional.normalize(minilm.embed(TEXTS[:3]), dim=-1)
+    similarity = vectors @ vectors.T
+    assert similarity[0, 2] > 0.9 > 0.3 > similarity[0, 1]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_saved_encoder_is_the_same_when_loaded(tmp_path, small, pooling):
+    model, tokenizer = small
+    encoder = SentenceEncoder(model.bert, tokenizer, pooling=pooling, max_length=16)
+    encoder.save(tmp_path)
+    loaded = load_encoder(str(tmp_path), device="cpu")
+    assert (loaded.pooling, loaded.max_length) == (pooling, 16)
+    assert torch.allclose(loaded.embed(["word1 and thing2"]), encoder.embed(["word1 and thing2"]), atol=1e-6)
+    assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".safetensors"}
+
+
+def test_missing_and_malicious_folders(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        load_encoder(str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match="no config.json"):
+        load_encoder(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "auto_map": {"AutoModel": "evil.Model"}}))
+    (tmp_path / "evil.py").write_text("open('/tmp/paperflows-evil', 'w')")
+    with pytest.raises(InputError, match="auto_map"):
+        load_encoder(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 32}))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(InputError, match="safetensors"):
+        load_pretrained(AutoModel, str(tmp_path))
+
+
+def test_unknown_hub_id_offline_names_id_and_cache(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ServiceError, match="nobody/nothing.*cache.*hf download"):
+        load_encoder("nobody/nothing")
+
+
+def test_masking_shares(small):
+    _, tokenizer = small
+    ids = torch.full((200, 30), tokenizer.convert_tokens_to_ids("and"))
+    ids[:, 0], ids[:, -1] = tokenizer.cls_token_id, tokenizer.sep_token_id
+    mask = torch.ones_like(ids)
+    mask[:, 25:] = 0
+    corrupted, labels = mask_tokens(
+        ids, mask, tokenizer=tokenizer, share=0.15, generator=torch.Generator().manual_seed(0)
+    )
+    chosen = labels != -100
+    assert not chosen[:, 0].any() and not chosen[:, 25:].any()
+    assert chosen[:, 1:25].float().mean().item() == pytest.approx(0.15, abs=0.02)
+    masked = (corrupted == tokenizer.mask_token_id)[chosen].float().mean().item()
+    assert masked == pytest.approx(0.8, abs=0.05)
+    assert torch.equal(corrupted[~chosen], ids[~chosen])
+    assert torch.equal(labels[chosen], ids[chosen])
+
+
+def test_masked_lm_loss_equals_the_library(small):
+    model, tokenizer = small
+    batch = tokenizer(["word1 and thing2 again", "word3"], padding=True, return_tensors="pt")
+    labels = torch.where(torch.rand(batch["input_ids"].shape) < 0.5, batch["input_ids"], -100)
+    labels[0, 1] = batch["input_ids"][0, 1]
+    model.eval()
+    theirs = model(**{k: batch[k] for k in ("input_ids", "attention_mask")}, labels=labels).loss
+    ours = masked_lm_loss(model, batch["input_ids"], batch["attention_mask"], labels)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+def test_writer_changes_masked_words_only_and_repeats_itself(small):
+    model, tokenizer = small
+    writer = MLMWriter(model, tokenizer, device="cpu")
+    texts = [f"word{i} and thing{i % 5} again" for i in range(12)]
+    written = writer.write(texts, [0.5] * 12, 3)
+    assert written == writer.write(texts, [0.5] * 12, 3)
+    assert written != writer.write(texts, [0.5] * 12, 4)
+    changed = [sum(a != b for a, b in zip(t.split(), w.split(), strict=False)) for t, w in zip(texts, written, strict=True)]
+    assert all(count >= 1 for count in changed), "a masked word never becomes itself again"
+    assert not any("[MASK]" in w or "[PAD]" in w for w in written)
+
+
+def test_fetched_masked_lm_is_usable_as_writer(tmp_path, small):
+    model, tokenizer = small
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_pretrained(AutoModelForMaskedLM, str(tmp_path))
+    assert MLMWriter(loaded, tokenizer, device="cpu").write(["word1 and thing2"], [0.3], 0)[0]
