@@ -26,7 +26,7 @@ run: $(STAMP) ## install, run CLAIF offline on the built-in corpora, print its v
 
 test: $(VENV)/.installed-dev ## install with test tools, check style, types and layers, run all tests
 	$(MAKE) --no-print-directory lint
-	python -m pytest
+	pytest
 
 lint: $(VENV)/.installed-dev ## style, types, layers, spelling, generated files
 	ruff check . && ruff format --check .
@@ -42,7 +42,7 @@ repro: $(STAMP) ## reproduce every paper of dvc.yaml; does nothing when nothing 
 	dvc repro
 
 bench: $(VENV)/.installed-dev ## measure speeds and overheads as ratios; writes docs/results/bench.json
-	python -m tests.bench
+	python tests/bench.py
 
 clean: ## remove working state (results, checkpoints, caches), not the outputs
 	rm -rf .state

@@ -14,13 +14,16 @@ from pydantic import Field
 from paperflows.flows.params import FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
-from paperflows.tasks.annotate import Annotator, annotate_pairs, gold_pairs, harden_labels, score_triplets
+from paperflows.tasks.annotate import annotate_pairs, gold_pairs, harden_labels
+from paperflows.tasks.annotators import Annotator
 from paperflows.tasks.claims import Claim, PaperFigure, judge_claim
 from paperflows.tasks.data import collect_sentences, load_dataset
-from paperflows.tasks.encoders import fetch_masked_lm, train_masked_lm, train_sentence_encoder
+from paperflows.tasks.encoders import train_sentence_encoder
+from paperflows.tasks.masked_lm import fetch_masked_lm, train_masked_lm
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
 from paperflows.tasks.similarity import gold_similarity, score_similarity, score_transfer
+from paperflows.tasks.triplets import score_triplets
 
 
 class Corpora(Section):

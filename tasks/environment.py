@@ -35,6 +35,8 @@ def settings(root: Path) -> dict[str, str]:
     state = root / ".state"
     return {
         "PAPERFLOWS_ROOT": str(root),
+        # with `python -m` the project's folders would become top-level packages; transformers would import `kernels`
+        "PYTHONSAFEPATH": "1",
         "PREFECT_HOME": str(state / "prefect"),
         "PREFECT_LOCAL_STORAGE_PATH": str(state / "results"),
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,18 @@ def cached_task(
     """
 
     def wrap(function: Any) -> Any:
+        @wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            try:
+                json.dumps(result, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"task {options['name']}: its result cannot be kept as JSON: {error}") from error
+            return result
+
+        keep: Any = checked
         return task(
-            function,
+            keep,
             cache_policy=CacheKeyFnPolicy(cache_key_fn=cache_key),
             persist_result=True,
             result_serializer="json",

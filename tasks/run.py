@@ -21,7 +21,7 @@ from filelock import FileLock
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
-from paperflows.components.errors import ServiceError
+from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks import tracking, versions
 from paperflows.tasks.environment import project_root, state_folder
 from paperflows.tasks.plots import draw_claims
@@ -69,6 +69,7 @@ def open_run(slug: str, title: str, params: BaseModel) -> Iterator[Findings]:
         ServiceError: MLflow or DVC cannot be used, or the disk is full.
     """
     root, started = project_root(), time.perf_counter()
+    _same_ray(params)
     values = params.model_dump(mode="json")
     reproducible = values == reproducible_parameters(slug, type(params), root)
     run_id = f"{slug}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
@@ -118,6 +119,18 @@ def reproducible_parameters(slug: str, kind: type[BaseModel], root: Path) -> dic
     """The parameters that params.yaml gives to `slug`, as the flow would receive them."""
     section = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))[slug]
     return kind.model_validate(section).model_dump(mode="json")
+
+
+def _same_ray(params: BaseModel) -> None:
+    """A run that asks for a Ray cluster must have been started on it; nothing falls back silently."""
+    from prefect.context import FlowRunContext
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    context, address = FlowRunContext.get(), getattr(getattr(params, "ray", None), "address", None)
+    if address and context and isinstance(context.task_runner, ThreadPoolTaskRunner):
+        raise InputError(
+            f"ray.address is {address!r}, but a deployment takes it from RAY_ADDRESS of its worker: set that"
+        )
 
 
 def device_name() -> str:

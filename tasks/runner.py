@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+from paperflows.tasks.environment import project_root, settings
+
 
 def runner(address: str | None = None) -> Any:
     """Prefect's task runner for a Ray address; without one (argument or $RAY_ADDRESS) tasks take turns in one thread.
@@ -26,5 +28,7 @@ def runner(address: str | None = None) -> Any:
     import ray
 
     if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False, ignore_reinit_error=True)
+        here = {name: os.environ[name] for name in settings(project_root()) if name in os.environ}
+        api = {name: os.environ[name] for name in ("PREFECT_API_URL", "PYTHONPATH") if name in os.environ}
+        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": {**here, **api}})
     return RayTaskRunner()

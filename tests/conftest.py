@@ -1,10 +1,16 @@
+import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +42,22 @@ class Project:
         out, error = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(process.args, process.returncode, out, error)
 
+    def make_laptop_small(self, **changes: Any) -> None:
+        """params.yaml with the values of the smoke profile (and `changes` of claif), so that a reproducible run is fast."""
+        import yaml
+
+        def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+            both = {
+                k: merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v
+                for k, v in over.items()
+            }
+            return {**base, **both}
+
+        values = yaml.safe_load((self.root / "params.yaml").read_text())
+        smoke = yaml.safe_load((self.root / "params" / "smoke.yaml").read_text())
+        values["claif"] = merge(merge(values["claif"], smoke["claif"]), changes)
+        (self.root / "params.yaml").write_text(yaml.safe_dump(values))
+
     def dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "dvc", *arguments]
         return subprocess.run(command, cwd=self.root, env=self.environment, text=True, capture_output=True)
@@ -61,14 +83,20 @@ def copy_project(root: Path) -> Project:
         (package / file.name).symlink_to(file)
     for layer in LAYERS:
         (package / layer).symlink_to(root / layer)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "DVC_", "PAPERFLOWS_"))}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "DVC_", "PAPERFLOWS_"))
+    }
     environment |= {
         "PYTHONPATH": str(root / ".site"),
         "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
         "HF_HUB_OFFLINE": "1",
         "HOME": str(root),
     }
-    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "copy"]):
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "copy"],
+    ):
         subprocess.run(["git", *command], cwd=root, check=True, env=environment)
     return Project(root, environment)
 
@@ -78,10 +106,62 @@ def project(tmp_path: Path) -> Project:
     return copy_project(tmp_path / "project")
 
 
+@dataclass
+class Served:
+    """`paperflows serve` in a project of its own: the one Prefect and the one MLflow server of a test run."""
+
+    project: Project
+    urls: dict[str, str]
+    process: subprocess.Popen[str]
+
+    def prefect(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        return self._json(f"{self.urls['prefect']}/api/{path}", body)
+
+    def mlflow(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        return self._json(f"{self.urls['mlflow']}/api/2.0/mlflow/{path}", body)
+
+    @staticmethod
+    def _json(url: str, body: dict[str, Any] | None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return json.load(reply)
+
+
 @pytest.fixture(scope="session")
-def shared_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """One copy for all tests that only add runs to it."""
-    return copy_project(tmp_path_factory.mktemp("shared") / "project")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    project = copy_project(tmp_path_factory.mktemp("served") / "project")
+    ports = [_free_port() for _ in range(20)]
+    port = next(p for p in ports if all(_is_free(p + i) for i in range(3)))
+    process = project.start("serve", "--port", str(port))
+    announced = project.root / ".state" / "served.json"
+    wait_until(lambda: announced.exists() or process.poll() is not None, 180)
+    if process.poll() is not None:
+        raise AssertionError(f"serve ended: {process.communicate()}")
+    yield Served(project, json.loads(announced.read_text()), process)
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGINT)
+        process.wait(60)
+
+
+def wait_until(true: Callable[[], Any], seconds: float) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := true():
+            return value
+        time.sleep(0.1)
+    raise AssertionError(f"did not happen within {seconds} s")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 @pytest.fixture

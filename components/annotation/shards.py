@@ -32,6 +32,10 @@ class Shards:
         """Rows of all shards in order; `work(number, jobs)` is called for those that are not on disk yet."""
         self._folder.mkdir(parents=True, exist_ok=True)
         rows: list[dict[str, Any]] = []
+        if there := len(list(self._folder.glob("shard-*.jsonl"))):
+            log.warning(
+                "going on with an earlier run's work: %d of %d shards are done", there, -(-len(jobs) // self._size)
+            )
         for number, start in enumerate(range(0, len(jobs), self._size)):
             path = self._folder / f"shard-{number:06d}.jsonl"
             part = self._read(path)

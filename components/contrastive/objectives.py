@@ -96,18 +96,6 @@ def triplets(
     return Objective(batch_at, loss_fn)
 
 
-def nli_triplets(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """(premise, entailed, contradicting) for every premise that has both; the first of each is taken."""
-    found: dict[str, dict[str, str]] = {}
-    for row in rows:
-        found.setdefault(row["text"], {}).setdefault(row["label"], row["text_pair"])
-    return [
-        (premise, sides["entailment"], sides["contradiction"])
-        for premise, sides in found.items()
-        if {"entailment", "contradiction"} <= sides.keys()
-    ]
-
-
 def _table(encoder: SentenceEncoder, rows: Sequence[Sequence[str]]) -> tuple[TokenTable, np.ndarray]:
     """Distinct texts tokenised once, and the (N, sides) positions of each row's texts in that table."""
     position = {text: i for i, text in enumerate(dict.fromkeys(text for row in rows for text in row))}

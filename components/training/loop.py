@@ -3,6 +3,7 @@
 The step itself (the method) stays with the caller: `batch_at(step)` makes the batch, `loss_fn(model, batch)` the loss.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from paperflows.components.errors import InputError
 from paperflows.components.training.checkpoint import Checkpoints
 from paperflows.components.training.device import accelerator
+
+log = logging.getLogger(__name__)
 
 
 class DivergedError(InputError):
@@ -85,6 +88,7 @@ def train(
     first = 0
     if checkpoints and (found := checkpoints.latest()):
         first, tensors, state = found
+        log.warning("going on from step %d of %d", first, steps)
         best = _restore(tensors, state, bare, optimizer)
         history = state["history"]
     warmup, report_every = int(warmup_share * steps), max(1, steps // 100)

@@ -4,13 +4,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from paperflows.components.annotation.filtering import Annotated, hard_label, post_process
 from paperflows.components.annotation.judges import EncoderJudge
 from paperflows.components.annotation.masking import MASK, mask_sentence, masked_positions
 from paperflows.components.annotation.shards import Shards
 
 
-@pytest.mark.parametrize(("words", "rate", "count"), [(10, 0.3, 3), (10, 0.0, 0), (3, 0.1, 1), (1, 0.8, 1), (5, 0.5, 2)])
+@pytest.mark.parametrize(
+    ("words", "rate", "count"), [(10, 0.3, 3), (10, 0.0, 0), (3, 0.1, 1), (1, 0.8, 1), (5, 0.5, 2)]
+)
 def test_share_of_masked_words(words, rate, count):
     assert len(masked_positions(words, rate=rate, seed=0)) == count
 
@@ -51,7 +54,9 @@ def test_post_processing_by_hand():
     assert all(r["text"] != r["text_pair"] and r["score"] == 0.0 for r in rows if r["source"] == "random")
 
 
-@pytest.mark.parametrize(("score", "label"), [(0.0, 0.0), (0.34, 0.0), (0.35, 0.5), (0.74, 0.5), (0.75, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("score", "label"), [(0.0, 0.0), (0.34, 0.0), (0.35, 0.5), (0.74, 0.5), (0.75, 1.0), (1.0, 1.0)]
+)
 def test_hard_labels(score, label):
     assert hard_label(score, 0.35, 0.75) == label
 
@@ -93,4 +98,4 @@ def test_recorded_prompts_hold_what_they_are_given():
 
     text, digest = render(PROMPTS / "judge.jinja", first="{{ evil }}", second="b")
     assert "{{ evil }}" in text and len(digest) == 16, "values are data, never templates"
-    assert json.loads(text[text.index("{\"") :]).keys() == {"explanation", "score"}
+    assert json.loads(text[text.index('{"') :]).keys() == {"explanation", "score"}

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from paperflows.components.contrastive.losses import info_nce, similarity_regression, soft_info_nce
 
 E = torch.eye(3)
@@ -60,9 +61,7 @@ def test_soft_equals_hard_when_scores_are_one():
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    st.integers(2, 6), st.booleans(), st.booleans(), st.sampled_from(["all", "positive"]), st.integers(0, 10**6)
-)
+@given(st.integers(2, 6), st.booleans(), st.booleans(), st.sampled_from(["all", "positive"]), st.integers(0, 10**6))
 def test_soft_equals_the_double_sum(size, with_negatives, with_duplicates, smooth, seed):
     generator = torch.Generator().manual_seed(seed)
     first, second, negatives = torch.randn(3, size, 4, generator=generator).unbind()

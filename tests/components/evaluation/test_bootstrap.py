@@ -3,6 +3,7 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+
 from paperflows.components.evaluation.bootstrap import Paired, decide, mean_statistic, paired_bootstrap, spearman
 from paperflows.components.evaluation.sts import cosine_scores, sts_all, transfer_correct
 
@@ -40,7 +41,8 @@ def test_coverage_is_that_of_the_stated_interval():
 def test_no_effect_is_rarely_called_one():
     rng = np.random.default_rng(1)
     verdicts = [
-        decide(paired_bootstrap([simulate(rng, truth=0.0)], mean_statistic, resamples=300).ci95, 0.0) for _ in range(200)
+        decide(paired_bootstrap([simulate(rng, truth=0.0)], mean_statistic, resamples=300).ci95, 0.0)
+        for _ in range(200)
     ]
     assert verdicts.count("holds") <= 200 * 0.05
     assert verdicts.count("undecided") >= 200 * 0.90

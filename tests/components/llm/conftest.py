@@ -6,12 +6,13 @@ from collections import defaultdict
 
 import pytest
 import uvicorn
-from paperflows.components.llm.backends import LLMSettings, open_llm
-from paperflows.components.llm.request import Message, Request
 from starlette.applications import Starlette
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+
+from paperflows.components.llm.backends import LLMSettings, open_llm
+from paperflows.components.llm.request import Message, Request
 
 
 class FaultServer:

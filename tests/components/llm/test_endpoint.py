@@ -7,6 +7,9 @@ import sys
 import time
 
 import pytest
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
 from paperflows.components.annotation.llm import LLMJudge, LLMWriter
 from paperflows.components.errors import ServiceError
 from paperflows.components.llm.backend import EndpointError
@@ -14,8 +17,6 @@ from paperflows.components.llm.cache import CompletionCache
 from paperflows.components.llm.recording import Recorder
 from paperflows.components.llm.request import BudgetExceeded, Message, Request, UnsupportedField
 from paperflows.components.llm.structured import ask, first_json
-from pydantic import BaseModel
-from starlette.responses import JSONResponse, Response
 
 from .conftest import ask_for, html, status
 

@@ -7,11 +7,12 @@ import urllib.request
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
 from paperflows.components.errors import InputError
 from paperflows.components.llm.backends import LLMSettings, open_llm
 from paperflows.components.llm.request import Message, Request, UnsupportedField
 from paperflows.components.llm.sampling import RowSettings, next_tokens, uniforms
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 
@@ -175,7 +176,10 @@ def test_same_greedy_text_through_a_real_server(folder, llm, tmp_path):
     ]
     local = [c.text for (c,) in llm.run(requests)]
     settings = LLMSettings(
-        kind="endpoint", model=str(folder), base_url=f"http://127.0.0.1:{port}/v1", cache_path=tmp_path / "served.sqlite"
+        kind="endpoint",
+        model=str(folder),
+        base_url=f"http://127.0.0.1:{port}/v1",
+        cache_path=tmp_path / "served.sqlite",
     )
     process = start()
     try:

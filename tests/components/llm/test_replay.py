@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from paperflows.components.errors import InputError
 from paperflows.components.llm.backends import LLMSettings, open_llm
 from paperflows.components.llm.recording import Recorder
@@ -29,7 +30,9 @@ def test_what_was_recorded_is_replayed_without_the_server(client, server, tmp_pa
 def chains(tmp_path):
     path = tmp_path / "chains.jsonl"
     rows = [
-        {"item": "q1", "style": s, "text": f"{s} chain {i}", "answer": "GOLD"} for i in range(4) for s in ("cot", "plain")
+        {"item": "q1", "style": s, "text": f"{s} chain {i}", "answer": "GOLD"}
+        for i in range(4)
+        for s in ("cot", "plain")
     ]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     return path

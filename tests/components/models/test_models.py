@@ -2,12 +2,13 @@ import json
 
 import pytest
 import torch
+from transformers import AutoModel, AutoModelForMaskedLM
+
 from paperflows.components.annotation.writers import MLMWriter
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.components.models.encoder import SentenceEncoder, load_encoder
 from paperflows.components.models.pretrained import load_pretrained, model_location
 from paperflows.components.models.tiny_bert import mask_tokens, masked_lm_loss, tiny_bert, train_wordpiece
-from transformers import AutoModel, AutoModelForMaskedLM
 
 TEXTS = ["A cat sits on the mat.", "The weather is fine today.", "A cat is sitting on a mat.", "x", "naïve 漢字 🙂"] * 3
 
@@ -115,7 +116,9 @@ def test_writer_changes_masked_words_only_and_repeats_itself(small):
     written = writer.write(texts, [0.5] * 12, 3)
     assert written == writer.write(texts, [0.5] * 12, 3)
     assert written != writer.write(texts, [0.5] * 12, 4)
-    changed = [sum(a != b for a, b in zip(t.split(), w.split(), strict=False)) for t, w in zip(texts, written, strict=True)]
+    changed = [
+        sum(a != b for a, b in zip(t.split(), w.split(), strict=False)) for t, w in zip(texts, written, strict=True)
+    ]
     assert all(count >= 1 for count in changed), "a masked word never becomes itself again"
     assert not any("[MASK]" in w or "[PAD]" in w for w in written)
 

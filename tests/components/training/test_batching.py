@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from paperflows.components.training.batching import Batches, TokenTable, token_budget_batches
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=200)

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from paperflows.components.training.checkpoint import Checkpoints
 from paperflows.components.training.loop import DivergedError, linear_warmup, train
-from torch import nn
 
 
 def batch_at(step):

@@ -1,0 +1,69 @@
+"""Masked language models: small ones trained from nothing, pretrained ones fetched."""
+
+from typing import Any
+
+from paperflows.components.errors import ServiceError
+from paperflows.tasks.data import read_sentences
+from paperflows.tasks.policy import cached_task
+from paperflows.tasks.store import Artifact, new_artifact
+from paperflows.tasks.training import ModelArtifact, fit
+
+
+@cached_task(name="train_masked_lm", task_run_name="train_masked_lm")
+def train_masked_lm(
+    sentences: Artifact,
+    width: int,
+    layers: int,
+    heads: int,
+    vocab_size: int,
+    max_length: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    device: str,
+) -> ModelArtifact:
+    """A BERT with its own WordPiece vocabulary, trained on `sentences` with the masked-language-model loss."""
+    import torch
+
+    from paperflows.components.models.tiny_bert import mask_tokens, masked_lm_loss, tiny_bert, train_wordpiece
+    from paperflows.components.training.batching import Batches, TokenTable
+
+    texts = read_sentences(sentences)
+    tokenizer = train_wordpiece(texts, vocab_size=vocab_size)
+    tokenizer.model_max_length = max_length
+    model = tiny_bert(
+        vocab_size=len(tokenizer), width=width, layers=layers, heads=heads, positions=max_length, seed=seed
+    )
+    table = TokenTable.from_texts(texts, tokenizer, max_length=max_length)
+    batches = Batches(batch_size=batch_size, seed=seed, lengths=table.lengths)
+
+    def batch_at(step: int) -> dict[str, Any]:
+        rows = batches.at(step)
+        ids, mask = table.pad(rows)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        corrupted, labels = mask_tokens(ids, mask, tokenizer=tokenizer, share=0.15, generator=generator)
+        return {"tokens": corrupted, "mask": mask, "labels": labels, "ids": rows.tolist()}
+
+    def loss_fn(trained: Any, batch: Any) -> Any:
+        return masked_lm_loss(trained, batch["tokens"], batch["mask"], batch["labels"])
+
+    settings = {"width": width, "layers": layers, "steps": steps, "learning_rate": learning_rate, "seed": seed}
+    done = fit("masked_lm", settings, model, batch_at, loss_fn, steps, learning_rate, seed, device)
+    with new_artifact() as (folder, artifact):
+        model.save_pretrained(folder)  # type: ignore[operator]
+        tokenizer.save_pretrained(folder)
+    return ModelArtifact(**artifact, name="masked_lm", score=None, history=done.history)
+
+
+@cached_task(name="fetch_masked_lm", retries=2, retry_on=(ServiceError,))
+def fetch_masked_lm(model: str) -> ModelArtifact:
+    """A pretrained masked LM (folder or Hugging Face id) with its tokenizer, stored as safetensors."""
+    from transformers import AutoModelForMaskedLM
+
+    from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
+
+    with new_artifact() as (folder, artifact):
+        load_pretrained(AutoModelForMaskedLM, model).save_pretrained(folder)
+        load_tokenizer(model).save_pretrained(folder)
+    return ModelArtifact(**artifact, name=model, score=None, history=[])
