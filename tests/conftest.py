@@ -88,6 +88,7 @@ def copy_project(root: Path) -> Project:
     }
     environment |= {
         "PYTHONPATH": str(root / ".site"),
+        "PYTHONSAFEPATH": "1",
         "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
         "HF_HUB_OFFLINE": "1",
         "HOME": str(root),
@@ -162,6 +163,13 @@ def _free_port() -> int:
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.fixture
+def connected(project: Project, served: Served) -> Project:
+    """A project of its own whose runs are recorded by the test run's Prefect server (starting one takes ten seconds)."""
+    project.environment["PREFECT_API_URL"] = f"{served.urls['prefect']}/api"
+    return project
 
 
 @pytest.fixture

@@ -1,0 +1,54 @@
+"""The same flow on a Ray cluster, started as a user would."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+@pytest.fixture
+def cluster(connected, tmp_path):
+    environment = {**connected.environment, "RAY_USAGE_STATS_ENABLED": "0"}
+    command = [
+        RAY, "start", "--head", "--port", "0", "--num-cpus", "2", "--include-dashboard", "false",
+        "--object-store-memory", "100000000", "--node-ip-address", "127.0.0.1", "--temp-dir", "/tmp/paperflows-ray",
+    ]  # fmt: skip
+    started = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert started.returncode == 0, started.stdout + started.stderr
+    address = next(
+        w.strip("'\",)") for w in started.stdout.replace("=", " ").split() if w.strip("'\",)").startswith("127.0.0.1:")
+    )
+    yield address
+    subprocess.run([RAY, "stop", "--force"], env=environment, capture_output=True)
+
+
+def test_flow_on_ray_gives_the_same_numbers(connected, cluster):
+    probe = """
+import importlib.util as u, json, ray, sys
+ray.init(address=sys.argv[1], log_to_driver=False)
+@ray.remote
+def look(): return [n for n in ("kernels", "flows", "tasks", "components") if u.find_spec(n)]
+print(json.dumps(ray.get(look.remote())))
+"""
+    environment = {**connected.environment, "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", probe, cluster], cwd=connected.root, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]", f"top-level packages in a Ray worker: {done.stdout} {done.stderr[-500:]}"
+
+    here = connected.run("run", "claif", "--profile", "smoke")
+    assert here.returncode == 0, here.stderr
+    results = connected.root / ".state" / "results"
+    for path in [p for p in results.iterdir() if p.name.startswith("train_sentence_encoder")]:
+        path.unlink()
+    there = connected.run("run", "claif", "--profile", "smoke", "--set", f"ray.address={cluster}")
+    assert there.returncode == 0, there.stderr
+    reports = [json.loads(p.read_text()) for p in sorted((connected.root / "runs").glob("*/report.json"))]
+    assert reports[0]["metrics"].keys() == reports[1]["metrics"].keys()
+    for name, value in reports[0]["metrics"].items():
+        assert reports[1]["metrics"][name] == pytest.approx(value, abs=1e-3), name
