@@ -41,7 +41,7 @@ ui: $(STAMP) ## Prefect, MLflow and the report page on this machine, until Ctrl-
 repro: $(STAMP) ## reproduce every paper of dvc.yaml; does nothing when nothing changed
 	dvc repro
 
-bench: $(VENV)/.installed-dev ## measure speeds and overheads as ratios; writes docs/results/bench.json
+bench: $(VENV)/.installed-dev ## measure speeds and overheads as ratios; writes docs/results/bench
 	python tests/bench.py
 
 clean: ## remove working state (results, checkpoints, caches), not the outputs
