@@ -8,7 +8,7 @@ from typing import Any
 
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks.annotators import Annotator, open_judge, open_writer
-from paperflows.tasks.data import DatasetArtifact, read_dataset, read_rows, read_sentences
+from paperflows.tasks.data import DatasetArtifact, read_rows, read_sentences, read_split
 from paperflows.tasks.environment import state_folder
 from paperflows.tasks.policy import cached_task, current_key
 from paperflows.tasks.progress import progress
@@ -107,7 +107,7 @@ def harden_labels(pairs: Artifact, thresholds: tuple[float, float]) -> Artifact:
 @cached_task(name="gold_pairs")
 def gold_pairs(dataset: DatasetArtifact) -> Artifact:
     """Human-scored pairs of a train split as training pairs, scores mapped to [0, 1] by the split's range."""
-    rows = read_dataset(dataset)["train"]
+    rows = read_split(dataset, "train")
     low, high = min(r["score"] for r in rows), max(r["score"] for r in rows)
     with new_artifact() as (folder, artifact):
         scaled = [

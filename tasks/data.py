@@ -82,6 +82,18 @@ def read_dataset(artifact: DatasetArtifact) -> dict[str, list[dict[str, Any]]]:
     return {path.stem: read_rows(path) for path in sorted(open_artifact(artifact).glob("*.jsonl"))}
 
 
+def read_split(artifact: DatasetArtifact, split: str) -> list[dict[str, Any]]:
+    """Rows of one split.
+
+    Raises:
+        InputError: the dataset has no such split.
+    """
+    path = open_artifact(artifact) / f"{split}.jsonl"
+    if not path.is_file():
+        raise InputError(f"dataset {artifact['name']!r} has no split {split} (it has {', '.join(artifact['rows'])})")
+    return read_rows(path)
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of one stored file; they were checked when they entered the store."""
     with path.open(encoding="utf-8") as file:

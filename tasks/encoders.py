@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from paperflows.tasks.data import DatasetArtifact, read_dataset, read_rows
+from paperflows.tasks.data import DatasetArtifact, read_rows, read_split
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import ModelArtifact, fit
@@ -61,7 +61,7 @@ def train_sentence_encoder(
             smooth=smooth,  # type: ignore[arg-type]
             **common,
         )
-    held_out = read_dataset(validation)["validation"]
+    held_out = read_split(validation, "validation")
     gold = np.array([row["score"] for row in held_out], dtype=np.float64)
 
     def evaluate(trained: Any) -> float:

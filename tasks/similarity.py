@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from paperflows.components.errors import InputError
 from paperflows.tasks.claims import GOLD, OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_dataset
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+
+Rows = list[dict[str, Any]]
 
 
 class ScoresArtifact(Artifact):
@@ -76,9 +79,23 @@ def score_transfer(
     outputs: dict[str, Any] = {}
     for data in datasets:
         splits = read_dataset(data)
-        outputs[data["name"]] = transfer_correct(
-            model.embed, splits["train"][:limit], splits["validation"][:limit], splits["test"]
-        )
+        outputs[data["name"]] = transfer_correct(model.embed, *_transfer_splits(data["name"], splits, limit))
     with new_artifact() as (folder, artifact):
         save_file(outputs, folder / OUTPUTS)
     return ScoresArtifact(**artifact, metrics={name: float(values.mean()) for name, values in outputs.items()})
+
+
+def _transfer_splits(name: str, splits: dict[str, Rows], limit: int) -> tuple[Rows, Rows, Rows]:
+    """Training, validation and test rows: without a test split (GLUE's are unlabelled) validation is the test, and
+    without validation rows left the last tenth of the training rows stands in for them.
+    """
+    train, validation, test = (splits.get(split, []) for split in ("train", "validation", "test"))
+    if not test:
+        test, validation = validation, []
+    if not train or not test:
+        raise InputError(f"dataset {name!r}: a transfer task needs labelled train and test splits, it has {[*splits]}")
+    train = train[:limit]
+    if not validation:
+        cut = max(1, len(train) // 10)
+        train, validation = train[:-cut], train[-cut:]
+    return train, validation[:limit], test

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks.annotators import Annotator, open_judge
-from paperflows.tasks.data import DatasetArtifact, read_dataset
+from paperflows.tasks.data import DatasetArtifact, read_dataset, read_split
 from paperflows.tasks.environment import state_folder
 from paperflows.tasks.policy import cached_task, current_key
 from paperflows.tasks.store import Artifact, new_artifact
@@ -32,7 +32,7 @@ def score_triplets(
         for row in rows
         for text in (row["text"], row.get("text_pair") or "")
     }
-    found = nli_triplets(read_dataset(dataset)["train"])
+    found = nli_triplets(read_split(dataset, "train"))
     found = [t for t in found if not any(text.casefold() in forbidden for text in t)][:limit]
     if not found:
         raise InputError(f"dataset {dataset['name']!r}: no premise has both an entailment and a contradiction")

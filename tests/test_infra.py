@@ -14,7 +14,7 @@ def test_compose_publishes_on_loopback_only_and_has_no_secret():
     assert set(services) == {"database", "prefect", "mlflow", "worker"}
     ports = [port for service in services.values() for port in service.get("ports", [])]
     assert ports and all(port.startswith("127.0.0.1:") for port in ports)
-    assert not re.search(r"PASSWORD: *[^$\s]", text)
+    assert not re.search(r"PASSWORD: +[^$\s]", text)
     for service in services.values():
         for file in [service["env_file"]] if "env_file" in service else []:
             assert (INFRA / file).is_file()
