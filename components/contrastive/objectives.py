@@ -20,6 +20,8 @@ from paperflows.components.contrastive.losses import info_nce, similarity_regres
 from paperflows.components.models.encoder import SentenceEncoder
 from paperflows.components.training.batching import Batches, TokenTable
 
+PARTS = 4  # a batch is encoded in as many parts of similar length
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -42,7 +44,7 @@ def regression(
         return {**_sides(table, columns[rows]), "score": scores[torch.from_numpy(rows)], "ids": rows.tolist()}
 
     def loss_fn(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        first, second = model(batch["tokens"], batch["mask"]).float().chunk(2)
+        first, second = _embed(model, batch).chunk(2)
         return similarity_regression(first, second, batch["score"])
 
     return Objective(batch_at, loss_fn)
@@ -60,7 +62,7 @@ def dropout_pairs(
         return {**_sides(table, columns[rows]), "duplicates": _equal(columns[rows][:, 1:]), "ids": rows.tolist()}
 
     def loss_fn(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        first, second = model(batch["tokens"], batch["mask"]).float().chunk(2)
+        first, second = _embed(model, batch).chunk(2)
         return info_nce(first, second, temperature=temperature, duplicates=batch["duplicates"])
 
     return Objective(batch_at, loss_fn)
@@ -87,7 +89,7 @@ def triplets(
         return batch if given is None else {**batch, "score": given[torch.from_numpy(at)]}
 
     def loss_fn(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        anchor, positive, negative = model(batch["tokens"], batch["mask"]).float().chunk(3)
+        anchor, positive, negative = _embed(model, batch).chunk(3)
         shared = {"temperature": temperature, "negatives": negative, "duplicates": batch["duplicates"]}
         if given is None:
             return info_nce(anchor, positive, **shared)
@@ -103,10 +105,21 @@ def _table(encoder: SentenceEncoder, rows: Sequence[Sequence[str]]) -> tuple[Tok
     return encoder.tokens(list(position)), columns
 
 
-def _sides(table: TokenTable, columns: np.ndarray) -> dict[str, Tensor]:
-    """All sides of the batch stacked, first side first, as one padded batch."""
-    tokens, mask = table.pad(columns.T.reshape(-1))
-    return {"tokens": tokens, "mask": mask}
+def _sides(table: TokenTable, columns: np.ndarray) -> dict[str, Any]:
+    """All sides of the batch, first side first, cut into `PARTS` parts of similar length, which saves padding.
+
+    In-batch negatives must stay a random draw, so that lengths are sorted within the batch and not across batches.
+    """
+    texts = columns.T.reshape(-1)
+    order = np.argsort(table.lengths[texts], kind="stable")
+    padded = [table.pad(texts[part]) for part in np.array_split(order, PARTS) if len(part)]
+    return {"tokens": [ids for ids, _ in padded], "mask": [mask for _, mask in padded], "places": np.argsort(order)}
+
+
+def _embed(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    """Embeddings (sides * B, D) of a batch of `_sides`, in the order of its texts."""
+    parts = [model(tokens, mask) for tokens, mask in zip(batch["tokens"], batch["mask"], strict=True)]
+    return torch.cat(parts).float()[torch.from_numpy(batch["places"]).to(parts[0].device)]
 
 
 def _equal(candidates: np.ndarray) -> Tensor:

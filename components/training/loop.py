@@ -150,8 +150,15 @@ def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     ]
 
 
-def _to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+def _to_device(value: Any, device: torch.device) -> Any:
+    """Tensors in a batch, also those in lists of it, on the device; other values as they are."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {k: _to_device(v, device) for k, v in value.items()}
+    if isinstance(value, list) and value and isinstance(value[0], Tensor):
+        return [_to_device(v, device) for v in value]
+    return value
 
 
 def _snapshot(
