@@ -106,10 +106,16 @@ class LLM:
         """Whether the backend honours a field, by its own word or a probe remembered for a day."""
         key = f"{self.backend.name}\n{request.model}\n{field}"
         known = self.cache.probe(key)
-        if known is None:
-            known = await self.backend.supports(field, request)
-            self.cache.remember_probe(key, known)
-        return known
+        if known is not None:
+            return known
+        try:
+            async for attempt in self._attempts():
+                with attempt:
+                    known = await self.backend.supports(field, request)
+        except TransientError as error:
+            raise EndpointError(f"{self.backend.name} cannot be reached: {error.reason}") from error
+        self.cache.remember_probe(key, bool(known))
+        return bool(known)
 
     async def _fill(self, request: Request, keys: list[str], known: dict[str, Completion]) -> list[Completion]:
         missing = [i for i, key in enumerate(keys) if key not in known]
@@ -172,16 +178,19 @@ class LLM:
             self.cache.put(keys[i], done[i])
         return done
 
-    async def _with_retries(self, request: Request, first: int) -> list[Completion]:
+    def _attempts(self) -> AsyncRetrying:
+        """Fewer while nothing was ever answered: a wrong address should be said soon."""
         attempts = ATTEMPTS if self._answered else FIRST_ATTEMPTS
-        retrying = AsyncRetrying(
+        return AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
             stop=stop_after_attempt(attempts) | stop_before_delay(DEADLINE),
             wait=_wait,
             sleep=self._sleep,
             reraise=True,
         )
-        async for attempt in retrying:
+
+    async def _with_retries(self, request: Request, first: int) -> list[Completion]:
+        async for attempt in self._attempts():
             with attempt:
                 return await self._send(request, first, again=attempt.retry_state.attempt_number > 1)
         raise AssertionError("unreachable: tenacity returns or raises")

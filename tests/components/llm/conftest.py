@@ -23,6 +23,7 @@ class FaultServer:
         self.per_text = defaultdict(int)
         self.flying = self.most_flying = 0
         self.delay = 0.0
+        self.reply = lambda text: f"echo {text}"
         self.honours = {"n": True, "json": False, "logprobs": True}
         app = Starlette(
             routes=[
@@ -62,7 +63,7 @@ class FaultServer:
 
     def good(self, body, text, chat):
         n = body.get("n", 1) if self.honours["n"] else 1
-        content = f"echo {text}"
+        content = self.reply(text)
         if body.get("response_format") and self.honours["json"]:
             content = json.dumps({"n": 1})
         choices = []

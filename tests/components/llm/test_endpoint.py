@@ -163,6 +163,13 @@ def test_probe_is_remembered(client, server):
     assert len(server.bodies) == sent + 1
 
 
+def test_probe_is_tried_again_and_a_dead_server_is_said(client, server):
+    server.script = [status(500), status(503)]
+    assert client().backend_supports("n", ask_for("a"))
+    with pytest.raises(EndpointError, match=r"127\.0\.0\.1:9/v1 cannot be reached"):
+        client(base_url="http://127.0.0.1:9/v1", cache="d.sqlite").backend_supports("n", ask_for("a"))
+
+
 def test_text_completion_and_local_stop(client, server):
     request = Request(model="m", prompt="def f(): END tail", stop=("END",), extra={"top_a": 0.1})
     (answer,) = client().run([request])[0]
