@@ -79,8 +79,8 @@ def test_a_second_process_finds_results(folder):
     assert "RESULT 3" in done.stdout and calls == []
     _, calls = run(folder, "return length(write('abc'), factor=2)")
     assert calls == ["length"], "only the task whose input changed"
-    _, calls = run(folder, "return length(write('abd'))")
-    assert calls == ["write abd", "length"]
+    _, calls = run(folder, "return length(write('abcd'))")
+    assert calls == ["write abcd", "length"]
 
 
 def test_damaged_artifacts_and_results_are_computed_again(folder):
