@@ -1,0 +1,51 @@
+"""What the documents say is what the files say."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from paperflows.tasks.report import claim_rows
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "infra" / "README.md"]
+
+
+def test_the_table_of_claims_in_the_readme_is_the_committed_report():
+    report = json.loads((ROOT / "docs" / "results" / "claif.json").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row in claim_rows(report):
+        columns = ("claim", "ours", "baseline", "effect", "95 % interval", "verdict")
+        assert "| " + " | ".join(row[c] for c in columns) + " |" in readme
+    assert report["profile"] == "study" and len(report["seeds"]) >= 3
+    assert report["device"] in readme and report["git"].rstrip("+") in readme
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_and_named_files_exist(path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)\)", text):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+    for name in re.findall(r"`((?:components|tasks|flows|tests|docs|infra|params)/[\w/.-]+\.\w+)`", text):
+        made_by_the_example = "overlap" in name or name.endswith("test_overlap.py")
+        assert made_by_the_example or (ROOT / name).exists(), name
+
+
+def test_readme_lists_the_nineteen_papers_and_marks_the_working_ones():
+    import yaml
+
+    from paperflows.flows.registry import slugs
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \|.*\| (\S+) \|$", readme, re.M))
+    papers = [slug for slug, _ in yaml.safe_load((ROOT / "paperflows" / "papers.yaml").read_text())]
+    assert list(listed) == papers and len(papers) == 19
+    assert {slug for slug, state in listed.items() if state == "**working**"} == set(slugs())
+
+
+def test_readme_commands_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"`?make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert re.search(rf"^{target}:", makefile, re.M), target
