@@ -69,10 +69,17 @@ def save_result(root: Path, run: str) -> Path:
         raise InputError(f"no run {run!r} in {root / 'runs'}")
     report = read_report(folder / "report.json")
     target = root / RESULTS / f"{report['paper']}.json"
-    write_text(target, (folder / "report.json").read_text(encoding="utf-8"))
+    source = report["data"]["source"]
+
+    def public(name: str) -> str:
+        """A file of the run without the path of the user's data folder, of which the name is enough."""
+        text = (folder / name).read_text(encoding="utf-8")
+        return text.replace(source, Path(source).name) if "/" in source else text
+
+    write_text(target, public("report.json"))
     shutil.rmtree(target.with_suffix(""), ignore_errors=True)
     shutil.copytree(folder / "plots", target.with_suffix(""))
-    shutil.copyfile(folder / "report.md", target.with_suffix(".md"))
+    write_text(target.with_suffix(".md"), public("report.md"))
     return target
 
 

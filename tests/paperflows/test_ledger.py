@@ -86,12 +86,12 @@ def test_bad_report_is_named(tmp_path):
 
 def test_saving_a_run_keeps_what_the_documents_quote(tmp_path):
     run = tmp_path / "runs" / "claif-1"
-    put(run / "report.json", report(profile="study"))
+    put(run / "report.json", report(profile="study", data={"source": "/home/me/corpora", "datasets": {}}))
     (run / "report.md").write_text("# md")
     draw_claims([CLAIM], run / "plots" / "claims.png")
     target = save_result(tmp_path, "runs/claif-1")
     shutil.rmtree(run)
-    assert json.loads(target.read_text())["profile"] == "study"
+    assert json.loads(target.read_text())["data"]["source"] == "corpora", "no path of the user's machine"
     assert (target.with_suffix("") / "claims.png").is_file() and target.with_suffix(".md").read_text() == "# md"
     with pytest.raises(InputError, match="no run"):
         save_result(tmp_path, "../../etc")
