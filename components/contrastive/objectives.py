@@ -20,7 +20,8 @@ from paperflows.components.contrastive.losses import info_nce, similarity_regres
 from paperflows.components.models.encoder import SentenceEncoder
 from paperflows.components.training.batching import Batches, TokenTable
 
-PARTS = 4  # a batch is encoded in as many parts of similar length
+MOST_PARTS = 4  # a batch is encoded in up to as many parts of similar length
+PART_TOKENS = 2048  # padded tokens below which a further part costs more than the padding it saves
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,15 @@ def _table(encoder: SentenceEncoder, rows: Sequence[Sequence[str]]) -> tuple[Tok
 
 
 def _sides(table: TokenTable, columns: np.ndarray) -> dict[str, Any]:
-    """All sides of the batch, first side first, cut into `PARTS` parts of similar length, which saves padding.
+    """All sides of the batch, first side first, cut into parts of similar length, which saves padding.
 
     In-batch negatives must stay a random draw, so that lengths are sorted within the batch and not across batches.
     """
     texts = columns.T.reshape(-1)
     order = np.argsort(table.lengths[texts], kind="stable")
-    padded = [table.pad(texts[part]) for part in np.array_split(order, PARTS) if len(part)]
+    tokens = len(texts) * int(table.lengths[texts].max())
+    parts = np.array_split(order, min(MOST_PARTS, max(1, tokens // PART_TOKENS)))
+    padded = [table.pad(texts[part]) for part in parts]
     return {"tokens": [ids for ids, _ in padded], "mask": [mask for _, mask in padded], "places": np.argsort(order)}
 
 
