@@ -203,7 +203,7 @@ def _put_in_place(
     (building / "plots").mkdir(exist_ok=True)
     for source, target in ((building / "artifacts", places.artifacts), (building / "plots", places.plots)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        old = building / f"old-{target.name}"
+        old = building / f"old-{source.name}"
         if target.exists():
             target.rename(old)
         source.rename(target)

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from ..conftest import copy_project, wait_until
@@ -23,7 +24,9 @@ def slow_enough(project):
 
 
 def kill(process):
-    os.killpg(process.pid, signal.SIGKILL)
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:  # DVC gives a stage's command a process group of its own
+        member.kill()
     process.wait(20)
     process.stdout.close()
     process.stderr.close()

@@ -1,6 +1,7 @@
 """The same flow on a Ray cluster, started as a user would."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +17,11 @@ def cluster(connected, tmp_path):
     environment = {**connected.environment, "RAY_USAGE_STATS_ENABLED": "0"}
     command = [
         RAY, "start", "--head", "--port", "0", "--num-cpus", "2", "--include-dashboard", "false",
-        "--object-store-memory", "100000000", "--node-ip-address", "127.0.0.1", "--temp-dir", "/tmp/paperflows-ray",
+        "--object-store-memory", "100000000", "--temp-dir", "/tmp/paperflows-ray",
     ]  # fmt: skip
     started = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert started.returncode == 0, started.stdout + started.stderr
-    address = next(
-        w.strip("'\",)") for w in started.stdout.replace("=", " ").split() if w.strip("'\",)").startswith("127.0.0.1:")
-    )
+    address = re.search(r"ray start --address='([\d.]+:\d+)'", started.stdout)[1]
     yield address
     subprocess.run([RAY, "stop", "--force"], env=environment, capture_output=True)
 

@@ -61,7 +61,8 @@ def test_a_run_by_hand_is_what_dvc_would_have_made(connected):
     again = project.dvc("repro", "claif")
     assert again.returncode == 0, again.stdout + again.stderr
     kinds = computed(project, marker)
-    assert kinds == {"train_sentence_encoder"}, "equal weights came out, so that what follows was remembered too"
+    assert "train_sentence_encoder" in kinds
+    assert kinds <= {"train_sentence_encoder", "score_similarity", "score_transfer"}, "nothing before the training"
     assert report(project)["metrics"] == first["metrics"]
 
     # a comment in it: DVC sees another file and asks; no task runs
@@ -77,6 +78,11 @@ def test_a_run_by_hand_is_what_dvc_would_have_made(connected):
     project.edit("params.yaml", "resamples: 100", "resamples: 120")
     assert project.dvc("repro", "claif").returncode == 0
     assert computed(project, marker) == {"judge_claim"}
+
+    # by hand again, over the outputs that are there
+    again = project.run("run", "claif")
+    assert again.returncode == 0, again.stderr
+    assert "didn't change, skipping" in project.dvc("repro", "claif").stdout
 
 
 def test_two_runs_at_once_with_the_same_parameters(connected):
