@@ -1,9 +1,10 @@
 """Where mapped tasks run: one after another in this process, or on a Ray cluster."""
 
+import contextlib
 import os
 from typing import Any
 
-from paperflows.tasks.environment import project_root, settings
+from paperflows.tasks.environment import project_root, settings, state_folder
 
 
 def runner(address: str | None = None) -> Any:
@@ -30,5 +31,7 @@ def runner(address: str | None = None) -> Any:
     if not ray.is_initialized():
         here = {name: os.environ[name] for name in settings(project_root()) if name in os.environ}
         api = {name: os.environ[name] for name in ("PREFECT_API_URL", "PYTHONPATH") if name in os.environ}
-        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": {**here, **api}})
+        # Ray puts the folder it is called from on its workers' import path; ours would make `kernels` a package
+        with contextlib.chdir(state_folder()):
+            ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": {**here, **api}})
     return RayTaskRunner()

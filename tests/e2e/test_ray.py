@@ -29,7 +29,10 @@ def cluster(connected, tmp_path):
 def test_flow_on_ray_gives_the_same_numbers(connected, cluster):
     probe = """
 import importlib.util as u, json, ray, sys
-ray.init(address=sys.argv[1], log_to_driver=False)
+from paperflows.tasks.environment import prepare
+from paperflows.tasks.runner import runner
+prepare()
+runner(sys.argv[1])
 @ray.remote
 def look(): return [n for n in ("kernels", "flows", "tasks", "components") if u.find_spec(n)]
 print(json.dumps(ray.get(look.remote())))
