@@ -99,4 +99,4 @@ def test_two_runs_at_once_with_the_same_parameters(connected):
     parents = [status for name, status in rows if re.match(r"claif-\d{8}-", name)]
     assert parents == ["FINISHED", "FINISHED"]
     starts = [name for name, _ in rows if name == "masked_lm"]
-    assert len(starts) == 2, "one trained it, the other shows the same history"
+    assert len(starts) == 1, "one of them trained it, the other found it done"
