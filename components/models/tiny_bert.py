@@ -3,6 +3,7 @@
 Letters: B texts, T tokens, V vocabulary. Source: Devlin et al. 2019, section 3.1.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,18 +12,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+MOST_CHARACTERS = 1000  # characters in a vocabulary; the rarer ones become [UNK]
 
 
 def train_wordpiece(texts: Iterable[str], *, vocab_size: int) -> Any:
-    """A lower-casing BERT tokenizer with a WordPiece vocabulary of at most `vocab_size` learnt from `texts`."""
+    """A lower-casing BERT tokenizer with a WordPiece vocabulary of at most `vocab_size` learnt from `texts`.
+
+    The same texts give the same pieces with the same ids. The library alone does not promise that: it numbers the
+    continuing characters (`##a`) in the order of a randomly seeded hash table, and equally frequent merges are taken
+    in the order of these numbers. So the characters are numbered here, in sorted order, before it starts.
+    """
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertTokenizer
 
+    texts = list(texts)
     learner = BertWordPieceTokenizer(lowercase=True)
+    clean, split = learner.normalizer.normalize_str, learner.pre_tokenizer.pre_tokenize_str
+    words = Counter(word for text in texts for word, _ in split(clean(text)))
+    frequency: Counter[str] = Counter()
+    for word, count in words.items():
+        frequency.update({c: count * n for c, n in Counter(word).items()})
+    alphabet = sorted(sorted(frequency, key=lambda c: (-frequency[c], c))[:MOST_CHARACTERS])
+    continuing = sorted({f"##{c}" for word in words for c in word[1:]} & {f"##{c}" for c in alphabet})
     learner.train_from_iterator(
-        texts, vocab_size=vocab_size, min_frequency=2, show_progress=False, special_tokens=list(SPECIALS)
+        texts,
+        vocab_size=vocab_size,
+        min_frequency=2,
+        show_progress=False,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        special_tokens=[*SPECIALS, *continuing],  # "special" only in that their numbers are given
     )
-    return BertTokenizer(tokenizer_object=learner._tokenizer, do_lower_case=True)
+    return BertTokenizer(vocab=learner.get_vocab(), do_lower_case=True)
 
 
 def tiny_bert(

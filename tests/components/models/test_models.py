@@ -1,4 +1,5 @@
 import json
+import random
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from paperflows.components.annotation.writers import MLMWriter
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.components.models.encoder import SentenceEncoder, load_encoder
 from paperflows.components.models.pretrained import load_pretrained, model_location
-from paperflows.components.models.tiny_bert import mask_tokens, masked_lm_loss, tiny_bert, train_wordpiece
+from paperflows.components.models.tiny_bert import SPECIALS, mask_tokens, masked_lm_loss, tiny_bert, train_wordpiece
 
 TEXTS = ["A cat sits on the mat.", "The weather is fine today.", "A cat is sitting on a mat.", "x", "naïve 漢字 🙂"] * 3
 
@@ -30,6 +31,22 @@ def test_embeddings_equal_those_of_sentence_transformers(minilm):
     theirs = SentenceTransformer(model_location("minilm"), device="cpu").encode(TEXTS, convert_to_tensor=True)
     ours = torch.nn.functional.normalize(minilm.embed(TEXTS), dim=-1)
     assert torch.allclose(ours, torch.nn.functional.normalize(theirs, dim=-1), atol=1e-5)
+
+
+def test_the_same_texts_give_the_same_vocabulary():
+    pick = random.Random(0)
+    words = ["".join(pick.choices("abcdefgh", k=pick.randint(2, 7))) for _ in range(800)]
+    texts = [" ".join(pick.choices(words, k=10)) for _ in range(800)]
+    first, second = (train_wordpiece(texts, vocab_size=500).get_vocab() for _ in range(2))
+    assert first == second and len(first) == 500
+    assert [p for p, _ in sorted(first.items(), key=lambda item: item[1])][:5] == list(SPECIALS)
+
+
+def test_pieces_that_were_numbered_first_are_not_special():
+    tokenizer = train_wordpiece(["abc abd"] * 3, vocab_size=40)
+    assert set(tokenizer.all_special_tokens) == set(SPECIALS)
+    assert tokenizer.tokenize("ABC ##c") == ["abc", "[UNK]", "[UNK]", "c"]
+    assert tokenizer.decode(tokenizer("abcd")["input_ids"], skip_special_tokens=True) == "abcd"
 
 
 def test_order_budget_and_repeats_do_not_change_embeddings(minilm):
