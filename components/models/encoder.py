@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from paperflows.components.errors import InputError
 from paperflows.components.models.pretrained import load_pretrained, load_tokenizer, model_location
 from paperflows.components.training.batching import TokenTable, token_budget_batches
 
@@ -93,7 +94,7 @@ def load_encoder(
         device: "auto", "cpu" or "cuda".
 
     Raises:
-        InputError: the folder is missing, holds code or has no safetensors.
+        InputError: the folder is missing, holds code, has no safetensors or not all of the encoder's weights.
         ServiceError: the hub cannot be reached.
     """
     from transformers import AutoModel
@@ -102,8 +103,12 @@ def load_encoder(
     if note_file.is_file():
         note = json.loads(note_file.read_text(encoding="utf-8"))
         pooling, max_length = pooling or note["pooling"], note["max_length"]
-    bert_pooler = {"add_pooling_layer": False} if model == "minilm" or note_file.is_file() else {}
-    encoder = load_pretrained(AutoModel, model, revision=revision, **bert_pooler)
+    encoder, found = load_pretrained(AutoModel, model, revision=revision, output_loading_info=True)
+    absent = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+    if absent:
+        raise InputError(f"model {model!r}: its weights lack {len(absent)} of the encoder's, {absent[0]} for one")
+    if hasattr(encoder, "pooler"):
+        encoder.pooler = None  # no pooling here reads it, and a masked LM leaves it at random values
     tokenizer = load_tokenizer(model, revision=revision)
     built = SentenceEncoder(encoder, tokenizer, pooling=pooling or "mean", max_length=max_length)
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())

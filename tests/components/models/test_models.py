@@ -3,6 +3,7 @@ import random
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM
 
 from paperflows.components.annotation.writers import MLMWriter
@@ -10,6 +11,7 @@ from paperflows.components.errors import InputError, ServiceError
 from paperflows.components.models.encoder import SentenceEncoder, load_encoder
 from paperflows.components.models.pretrained import load_pretrained, model_location
 from paperflows.components.models.tiny_bert import SPECIALS, mask_tokens, masked_lm_loss, tiny_bert, train_wordpiece
+from paperflows.tasks.store import folder_digest
 
 TEXTS = ["A cat sits on the mat.", "The weather is fine today.", "A cat is sitting on a mat.", "x", "naïve 漢字 🙂"] * 3
 
@@ -72,6 +74,27 @@ def test_saved_encoder_is_the_same_when_loaded(tmp_path, small, pooling):
     assert (loaded.pooling, loaded.max_length) == (pooling, 16)
     assert torch.allclose(loaded.embed(["word1 and thing2"]), encoder.embed(["word1 and thing2"]), atol=1e-6)
     assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".safetensors"}
+
+
+def test_an_encoder_from_a_masked_lm_is_the_same_each_time(tmp_path, small):
+    model, tokenizer = small  # its pooler has no weights: the library would draw them anew at each load
+    model.save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    for copy in ("a", "b"):
+        load_encoder(str(tmp_path / "start"), device="cpu").save(tmp_path / copy)
+    assert folder_digest(tmp_path / "a") == folder_digest(tmp_path / "b")
+    assert load_encoder(str(tmp_path / "a"), device="cpu").encoder.pooler is None
+
+
+def test_an_encoder_without_some_of_its_weights_is_refused(tmp_path, small):
+    model, tokenizer = small
+    model.bert.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights = {key: value for key, value in weights.items() if "layer.1.output" not in key}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lack 4 of the encoder's, encoder.layer.1.output"):
+        load_encoder(str(tmp_path), device="cpu")
 
 
 def test_missing_and_malicious_folders(tmp_path):
