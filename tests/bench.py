@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).parent / "paperflows"
@@ -186,9 +187,10 @@ def tracking() -> list[dict[str, Any]]:
     """Share of a training step that MLflow takes."""
     import torch
 
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        os.environ["PAPERFLOWS_ROOT"] = str(ROOT)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.dict(os.environ, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db", PAPERFLOWS_ROOT=str(ROOT)),
+    ):
         from paperflows.components.contrastive.objectives import dropout_pairs
         from paperflows.components.models.encoder import SentenceEncoder
         from paperflows.components.models.tiny_bert import tiny_bert, train_wordpiece

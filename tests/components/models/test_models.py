@@ -45,7 +45,7 @@ def test_the_same_texts_give_the_same_vocabulary():
 
 
 def test_pieces_that_were_numbered_first_are_not_special():
-    tokenizer = train_wordpiece(["abc abd"] * 3, vocab_size=40)
+    tokenizer = train_wordpiece(["abc abe"] * 3, vocab_size=40)
     assert set(tokenizer.all_special_tokens) == set(SPECIALS)
     assert tokenizer.tokenize("ABC ##c") == ["abc", "[UNK]", "[UNK]", "c"]
     assert tokenizer.decode(tokenizer("abcd")["input_ids"], skip_special_tokens=True) == "abcd"
