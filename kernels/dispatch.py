@@ -1,0 +1,38 @@
+"""Which of an operation's two forms runs: Triton on a CUDA device, torch elsewhere.
+
+`PAPERFLOWS_KERNELS=reference` forces torch everywhere; `PAPERFLOWS_KERNELS=triton` forces Triton, on a CPU only under
+`TRITON_INTERPRET=1` (set before Triton is imported).
+"""
+
+import os
+from functools import cache
+from importlib.util import find_spec
+
+from torch import Tensor
+
+SWITCH = "PAPERFLOWS_KERNELS"
+
+
+def use_triton(tensor: Tensor) -> bool:
+    """Whether an operation on `tensor` runs its Triton form.
+
+    Raises:
+        ValueError: $PAPERFLOWS_KERNELS is neither auto, reference nor triton.
+    """
+    choice = os.environ.get(SWITCH, "auto")
+    if choice not in ("auto", "reference", "triton"):
+        raise ValueError(f"{SWITCH}: expected auto, reference or triton, got {choice!r}")
+    if choice == "auto":
+        return tensor.is_cuda and has_triton()
+    return choice == "triton"
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton can be imported."""
+    return find_spec("triton") is not None
+
+
+def interpreted() -> bool:
+    """Whether Triton runs its kernels on the CPU, where `tl.dot` multiplies bfloat16 wrongly and must be given float32."""
+    return os.environ.get("TRITON_INTERPRET") == "1"

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from paperflows.kernels.grouped_gemm import grouped_gemm
+
+CASES = {
+    "one-row": ([1], 16, 16),
+    "empty-groups": ([0, 5, 0, 19, 0], 24, 40),
+    "all-in-one": ([0, 50, 0], 33, 17),
+    "odd-widths": ([7, 16, 3], 100, 60),
+    "no-rows": ([0, 0], 16, 16),
+}
+
+
+@pytest.mark.parametrize("implementation", ["reference", "triton"])
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_and_gradients(monkeypatch, implementation, case):
+    counts, width_in, width_out = CASES[case]
+    monkeypatch.setenv("PAPERFLOWS_KERNELS", implementation)
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(sum(counts), width_in, generator=generator, requires_grad=True)
+    weight = torch.randn(len(counts), width_in, width_out, generator=generator, requires_grad=True)
+    pull = torch.randn(sum(counts), width_out, generator=generator)
+
+    found = grouped_gemm(rows, weight, torch.tensor(counts))
+    (found * pull).sum().backward()
+    ours = found.detach(), rows.grad, weight.grad
+
+    rows, weight = rows.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    group = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    wanted = torch.einsum("mk,mkn->mn", rows, weight[group])
+    (wanted * pull).sum().backward()
+    for a, b in zip(ours, (wanted.detach(), rows.grad, weight.grad), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("implementation", ["reference", "triton"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(monkeypatch, implementation, dtype):
+    monkeypatch.setenv("PAPERFLOWS_KERNELS", implementation)
+    counts = torch.tensor([3, 0, 20])
+    rows, weight = torch.randn(23, 32, dtype=dtype), torch.randn(3, 32, 48, dtype=dtype)
+    found = grouped_gemm(rows, weight, counts)
+    group = torch.repeat_interleave(torch.arange(3), counts)
+    wanted = torch.einsum("mk,mkn->mn", rows.float(), weight.float()[group])
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), wanted, rtol=2e-2, atol=6e-2)
+
+
+def test_mismatch_is_refused():
+    with pytest.raises(ValueError, match="expected rows"):
+        grouped_gemm(torch.zeros(3, 4), torch.zeros(2, 5, 6), torch.tensor([1, 2]))
