@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,17 @@ class Checkpoints:
             old.unlink(missing_ok=True)
         return path
 
-    def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-        """Step, tensors and state of the newest intact checkpoint, or None. A damaged one is named in a warning."""
+    def latest(self, among: Collection[int] | None = None) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """Step, tensors and state of the newest intact checkpoint, or None. A damaged one is named in a warning.
+
+        Args:
+            among: steps to choose from; all when None.
+        """
         for path in self._paths():
             match = _NAME.fullmatch(path.name)
             assert match is not None
+            if among is not None and int(match[1]) not in among:
+                continue
             if hashlib.sha256(path.read_bytes()).hexdigest()[:16] != match[2]:
                 log.warning(
                     "checkpoint %s is damaged (its content does not match its name); using the one before", path
@@ -68,6 +75,11 @@ class Checkpoints:
             except SafetensorError as error:
                 log.warning("checkpoint %s is unreadable (%s); using the one before", path, error)
         return None
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints whose content matches their name, newest first."""
+        found = [(path, _NAME.fullmatch(path.name)) for path in self._paths()]
+        return [int(m[1]) for path, m in found if m and hashlib.sha256(path.read_bytes()).hexdigest()[:16] == m[2]]
 
     def clear(self) -> None:
         """Remove the checkpoints (after success) and left-over temporary files."""

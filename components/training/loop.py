@@ -6,7 +6,7 @@ The step itself (the method) stays with the caller: `batch_at(step)` makes the b
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from paperflows.components.errors import InputError
 from paperflows.components.training.checkpoint import Checkpoints
 from paperflows.components.training.device import accelerator
+from paperflows.components.training.sharded import ShardedCheckpoints
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,9 @@ def train(
     seed: int = 0,
     evaluate: Callable[[nn.Module], float] | None = None,
     evaluate_every: int = 0,
-    checkpoints: Checkpoints | None = None,
+    measure: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    reduce_gradients: Callable[[Sequence[nn.Parameter]], Tensor] | None = None,
+    checkpoints: Checkpoints | ShardedCheckpoints | None = None,
     checkpoint_every: int = 0,
     device: str = "auto",
     on_step: Callable[[int, int, dict[str, float]], None] | None = None,
@@ -70,6 +73,9 @@ def train(
         steps: optimiser steps in all; `warmup_share` of them warm up.
         evaluate: score of the model on validation data, higher is better; called every `evaluate_every` steps and at
             the end, with the model in evaluation mode.
+        measure: further metrics of a step, asked for where a step is reported.
+        reduce_gradients: for a model spread over processes: makes the gradients of these parameters those of the whole
+            batch and returns their norm over all processes.
         checkpoints: where to resume from and save to; saved every `checkpoint_every` steps (0: by its time interval).
         on_step: called with (step, steps, metrics) about 100 times over the run.
 
@@ -105,7 +111,11 @@ def train(
             ids = list(batch.get("ids", []))[:8]
             raise DivergedError(f"loss is {value} at step {step} of {steps} (learning rate {lr:.3g}, batch ids {ids})")
         speed.backward(loss)
-        speed.clip_grad_norm_(parameters, max_grad_norm)
+        if reduce_gradients:
+            norm = reduce_gradients(parameters)
+            torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+        else:
+            speed.clip_grad_norm_(parameters, max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         done = step + 1
@@ -118,6 +128,7 @@ def train(
             if best is None or metrics["score"] > best[0]:
                 best = (metrics["score"], done, {k: v.detach().clone() for k, v in bare.state_dict().items()})
         if done % report_every == 0 or done == steps or "score" in metrics:
+            metrics |= measure(bare) if measure else {}
             history.append({"step": done, **metrics})
             if on_step:
                 on_step(done, steps, metrics)

@@ -1,0 +1,1 @@
+"""Mixture-of-experts layers whose router wastes nothing: routing, rectification, experts over several workers."""

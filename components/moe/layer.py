@@ -1,0 +1,129 @@
+"""The mixture-of-experts layer. N tokens, d width, E experts on all workers, G = E / W on this one, k choices."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from paperflows.components.errors import InputError
+from paperflows.components.moe.capacity import Keep
+from paperflows.components.moe.exchange import Group, plan_exchange
+from paperflows.components.moe.experts import Experts
+from paperflows.components.moe.router import load_balance_loss, z_loss
+from paperflows.components.moe.routing import Combine, Plan, Rectify, gates, plan_routing
+from paperflows.kernels.permute import combine_rows, gather_rows
+
+
+@dataclass(frozen=True)
+class Router:
+    """How tokens choose experts.
+
+    Args:
+        k: experts a token chooses.
+        capacity_factor: slots of an expert as a multiple of an even share; None is dropless.
+        keep: who keeps the slots of an expert that is chosen too often, the highest scores or the first in the batch.
+        combine: weights of a token's experts, see `routing.gates`.
+    """
+
+    k: int = 1
+    capacity_factor: float | None = 1.0
+    keep: Keep = "score"
+    combine: Combine = "score"
+
+
+@dataclass
+class Record:
+    """What the last forward pass of a layer did, with the losses that belong to its training objective."""
+
+    plan: Plan
+    balance: Tensor
+    z: Tensor
+    bytes_sent: int
+
+
+class MoELayer(nn.Module):
+    """A feed-forward layer of E experts, of which each token uses those its router chooses.
+
+    Dropped choices skip the layer, as in Switch, unless `rectify` gives them another expert. With a process group the
+    experts are spread over its workers and everything else is repeated on each.
+
+    Args:
+        width: d.
+        hidden: h of each expert.
+        experts: E.
+        router: how tokens choose.
+        rectify: any of "fill", "intra" and "random", see `routing.plan_routing`. They act in training and inference.
+        group: torch.distributed process group over which the experts are spread; None keeps them all here.
+
+    Raises:
+        InputError: k above E, a capacity factor that is not positive, an unknown rectification, or experts that cannot
+            be spread evenly over the workers.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        hidden: int,
+        experts: int,
+        router: Router | None = None,
+        rectify: Collection[Rectify] = (),
+        group: Group = None,
+    ) -> None:
+        super().__init__()
+        router = router or Router()
+        workers, rank = (dist.get_world_size(group), dist.get_rank(group)) if group is not None else (1, 0)
+        if experts % workers:
+            raise InputError(f"experts: {experts} cannot be spread evenly over {workers} workers")
+        if not 1 <= router.k <= experts:
+            raise InputError(f"k: expected 1 to {experts} (the number of experts), got {router.k}")
+        if router.capacity_factor is not None and not router.capacity_factor > 0:
+            raise InputError(f"capacity factor: expected a number above 0, got {router.capacity_factor}")
+        if unknown := set(rectify) - set(get_args(Rectify)):
+            raise InputError(f"rectify: expected any of {', '.join(get_args(Rectify))}, got {sorted(unknown)}")
+        here = experts // workers
+        self.router, self.rectify, self.group = router, tuple(rectify), group
+        self.local = range(rank * here, (rank + 1) * here)
+        self.score = nn.Linear(width, experts, bias=False)
+        self.experts = Experts(here, width, hidden)
+        self.record: Record | None = None
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(…, d) tokens, and (…) true for real ones -> (…, d); what happened is in `self.record`."""
+        flat = x.reshape(-1, x.shape[-1])
+        logits = self._logits(flat)
+        scores = logits.softmax(-1)
+        real = None if mask is None else mask.reshape(-1).bool()
+        plan = plan_routing(
+            scores, self.router.k, factor=self.router.capacity_factor, rectify=self.rectify, local=self.local,
+            keep=self.router.keep, mask=real,
+        )  # fmt: skip
+        weights = gates(scores, plan, self.router.combine)
+        travelling = gather_rows(flat, plan.travel.token)
+        staying = gather_rows(flat, plan.stay.token)
+        sent = 0
+        if self.group is None:
+            done = self.experts(travelling, plan.travel.counts)
+            extra = self.experts(staying, plan.stay.counts) if len(staying) else staying
+        else:
+            exchange = plan_exchange(plan.travel.counts, self.group)
+            leaving = exchange.start(travelling)
+            extra = self.experts(staying, plan.stay.counts)
+            done = exchange.back(self.experts(leaving.arrive(), exchange.counts))
+            elsewhere = sum(exchange.sent) - exchange.sent[dist.get_rank(self.group)]
+            sent = 2 * elsewhere * flat.shape[-1] * flat.element_size()
+        token = torch.cat([plan.travel.token, plan.stay.token])
+        y = combine_rows(torch.cat([done, extra]), token, weights.to(done.dtype), len(flat))
+        counted = slice(None) if real is None else real
+        balance = load_balance_loss(scores[counted], plan.choices[counted])
+        self.record = Record(plan, balance, z_loss(logits[counted]), sent)
+        return y.reshape(x.shape)
+
+    def _logits(self, flat: Tensor) -> Tensor:
+        """(N, E) in float32 (or more), whatever the precision around it."""
+        with torch.autocast(flat.device.type, enabled=False):
+            exact = torch.promote_types(flat.dtype, torch.float32)
+            return nn.functional.linear(flat.to(exact), self.score.weight.to(exact))

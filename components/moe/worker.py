@@ -1,0 +1,210 @@
+"""What one worker of an expert-parallel training does; every worker runs the same function with its own rank.
+
+B texts of all workers in a step, T tokens a text, P texts of a split.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.numpy import load_file
+from safetensors.torch import save_model
+from torch import nn
+
+from paperflows.components.models.pretrained import load_pretrained
+from paperflows.components.moe.language_model import (
+    moe_layers,
+    next_token_loss,
+    objective,
+    replace_ffn,
+    routing_metrics,
+    tiny_decoder,
+)
+from paperflows.components.moe.layer import Router
+from paperflows.components.moe.parallel import mean_over_workers, reduce_gradients
+from paperflows.components.training.batching import Batches
+from paperflows.components.training.loop import train
+from paperflows.components.training.sharded import ShardedCheckpoints
+from paperflows.kernels.dispatch import use_triton
+
+PASSAGES = "passages.safetensors"
+TINY = "tiny"
+
+
+def build_model(start: Mapping[str, Any], variant: Mapping[str, Any], *, seed: int, group: Any) -> nn.Module:
+    """The decoder of one variant.
+
+    Args:
+        start: `model` ("tiny" or a pretrained decoder) and, for tiny, the arguments of `tiny_decoder`.
+        variant: `experts` (0 is the dense reference) and the arguments of `Router` and `MoELayer`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    sizes = {name: value for name, value in start.items() if name != "model"}
+    tiny = start["model"] == TINY
+    model = tiny_decoder(**sizes, seed=seed) if tiny else load_pretrained(AutoModelForCausalLM, start["model"])
+    if not variant["experts"]:
+        return model
+    router = Router(
+        k=variant["k"], capacity_factor=variant["capacity_factor"], keep=variant["keep"], combine=variant["combine"]
+    )
+    return replace_ffn(
+        model, experts=variant["experts"], router=router, rectify=variant["rectify"], group=group, copy=not tiny,
+        seed=seed,
+    )  # fmt: skip
+
+
+def train_worker(
+    *,
+    group: Any,
+    passages: Path,
+    start: Mapping[str, Any],
+    variant: Mapping[str, Any],
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    balance: float,
+    z: float,
+    seed: int,
+    checkpoints: Path,
+    checkpoint_every: int,
+    output: Path,
+    device: str,
+    on_step: Callable[[int, int, dict[str, float]], None],
+) -> dict[str, Any]:
+    """Train this worker's share of the model and score it on its share of the held-out texts.
+
+    Returns:
+        `history` of the training, and `bits`: split and corpus -> bits per byte of this worker's texts, which are every
+        W-th of the split. The shard of the model is saved as `output`/worker-<rank>.safetensors.
+    """
+    rank, workers = dist.get_rank(group), dist.get_world_size(group)
+    data = load_file(passages / PASSAGES)
+    model = build_model(start, variant, seed=seed, group=group)
+    texts = torch.from_numpy(data["train"])
+    batches = Batches(batch_size=batch_size, seed=seed, n=len(texts))
+
+    def batch_at(step: int) -> dict[str, Any]:
+        mine = batches.at(step)[rank::workers]
+        return {"tokens": texts[torch.from_numpy(mine)].long(), "ids": mine.tolist()}
+
+    shards = ShardedCheckpoints(checkpoints, group=group)
+    done = train(
+        model=model,
+        batch_at=batch_at,
+        loss_fn=lambda m, batch: objective(m, batch["tokens"], balance=balance, z=z),
+        steps=steps,
+        learning_rate=learning_rate,
+        seed=seed,
+        measure=lambda m: mean_over_workers(dict(routing_metrics(m)), group),
+        reduce_gradients=reduce_gradients(model, group),
+        checkpoints=shards,
+        checkpoint_every=checkpoint_every,
+        device=device,
+        on_step=on_step,
+    )
+    bits = {
+        name: score(model, tokens[rank::workers], data[f"bytes.{name}"][rank::workers], batch_size // workers)
+        for name, tokens in data.items()
+        if not name.startswith("bytes.") and name != "train"
+    }
+    save_model(model, str(output / f"worker-{rank:03d}.safetensors"))
+    shards.clear()
+    return {"history": done.history, "bits": bits}
+
+
+@torch.inference_mode()
+def score(model: nn.Module, tokens: np.ndarray, sizes: np.ndarray, batch_size: int) -> list[float]:
+    """Bits per byte of each text.
+
+    Args:
+        tokens: (P, T + 1) ids; the first token of a text is context only.
+        sizes: (P,) bytes of what is predicted.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    found = [
+        next_token_loss(model, torch.from_numpy(tokens[at : at + batch_size]).long().to(device)).sum(1).cpu()
+        for at in range(0, len(tokens), batch_size)
+    ]
+    return (torch.cat(found).double().numpy() / math.log(2) / sizes).tolist()
+
+
+def time_worker(
+    *,
+    group: Any,
+    passages: Path,
+    start: Mapping[str, Any],
+    variants: Mapping[str, Mapping[str, Any]],
+    trained: Mapping[str, Path],
+    batch_size: int,
+    repeats: int,
+    seed: int,
+    device: str,
+    on_step: Callable[[int, int, dict[str, float]], None],
+) -> dict[str, Any]:
+    """Seconds of a training step of each variant, in turns in one process, after training (when routing has settled).
+
+    Args:
+        trained: variant -> folder of its shards, as `train_worker` saved them.
+
+    Returns:
+        `seconds`: variant -> one figure a repeat; `flops`: variant -> floating-point operations of the experts and the
+        rest of the model in one step, forward and backward, on all workers.
+    """
+    from safetensors.torch import load_model
+
+    rank, workers = dist.get_rank(group), dist.get_world_size(group)
+    where = torch.device("cuda" if device == "cuda" else "cpu")
+    texts = torch.from_numpy(load_file(passages / PASSAGES)["train"])
+    batches = Batches(batch_size=batch_size, seed=seed, n=len(texts))
+    models, reducers, optimizers = {}, {}, {}
+    for name, variant in variants.items():
+        models[name] = build_model(start, variant, seed=seed, group=group)
+        load_model(models[name], str(trained[name] / f"worker-{rank:03d}.safetensors"))
+        models[name].to(where).train()
+        reducers[name] = reduce_gradients(models[name], group)
+        optimizers[name] = torch.optim.AdamW(models[name].parameters(), lr=0.0)
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(repeats + 1):
+        ids = texts[torch.from_numpy(batches.at(turn)[rank::workers])].long().to(where)
+        for name, model in models.items():
+            dist.barrier(group=group)
+            began = time.perf_counter()
+            objective(model, ids, balance=0.01, z=0.0).backward()
+            reducers[name](list(model.parameters()))
+            optimizers[name].step()
+            optimizers[name].zero_grad()
+            if where.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:  # the first is warm-up
+                seconds[name].append(time.perf_counter() - began)
+        on_step(turn, repeats, {})
+    flops = {name: 3 * forward_flops(model, ids) * workers for name, model in models.items()}
+    return {"seconds": seconds, "flops": flops}
+
+
+def forward_flops(model: nn.Module, ids: torch.Tensor) -> float:
+    """Floating-point operations of a forward pass, a multiply-add as two; experts' rows are counted as executed."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        next_token_loss(model, ids)
+    total = counter.get_total_flops()
+    if use_triton(ids):  # the counter knows torch's products, not Triton's
+        for layer in moe_layers(model):
+            assert layer.record is not None
+            plan = layer.record.plan
+            total += layer.experts.flops(len(plan.travel.token) + len(plan.stay.token))
+    return float(total)
+
+
+def load_heat(history: Sequence[Mapping[str, float]], layer: int, experts: int) -> list[list[float]]:
+    """Share of the rows that each expert of a layer computed, by reported step."""
+    rows = [[point[f"load.layer{layer}.expert{e}"] for e in range(experts)] for point in history]
+    return [[value / max(1.0, sum(row)) for value in row] for row in rows]

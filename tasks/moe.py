@@ -1,0 +1,133 @@
+"""Train mixture-of-experts language models on Ray workers, and time their steps side by side."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from paperflows.tasks.claims import OUTPUTS
+from paperflows.tasks.environment import state_folder
+from paperflows.tasks.passages import PassagesArtifact
+from paperflows.tasks.policy import cached_task, current_key
+from paperflows.tasks.progress import progress
+from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.tracking import child
+from paperflows.tasks.workers import run_on_workers
+
+
+class Variant(BaseModel):
+    """One way of routing; `experts` 0 is the dense model of the same active width."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    experts: int = Field(ge=0, description="Experts of a layer on all workers together")
+    k: int = Field(1, ge=1, description="Experts that a token chooses")
+    capacity_factor: float | None = Field(1.0, gt=0, description="Slots of an expert over an even share; none: dropless")
+    keep: str = Field("score", pattern="^(score|position)$", description="Who keeps the slots of a full expert")
+    combine: str = Field("score", pattern="^(score|normalised|straight_through)$", description="Weights of experts")
+    rectify: tuple[str, ...] = Field((), description="Any of fill, intra, random")
+
+
+class MoEArtifact(Artifact):
+    """A trained model in one shard a worker, and `outputs.safetensors`: corpus -> bits per byte of each test passage."""
+
+    name: str
+    validation: float
+    bits: dict[str, float]
+    history: list[dict[str, float]]
+
+
+class TimesArtifact(Artifact):
+    """`outputs.safetensors`: variant -> seconds of each repeat; and floating-point operations of a training step."""
+
+    seconds: dict[str, float]
+    flops: dict[str, float]
+
+
+@cached_task(name="train_moe", task_run_name="{name}-seed{seed}")
+def train_moe(
+    name: str,
+    variant: Variant,
+    passages: PassagesArtifact,
+    start: dict[str, Any],
+    workers: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    balance: float,
+    z: float,
+    checkpoint_every: int,
+    restarts: int,
+    seed: int,
+) -> MoEArtifact:
+    """Train one variant with its experts spread over `workers` Ray workers; bits per byte of the held-out passages.
+
+    Args:
+        start: "tiny" and its sizes, or a pretrained decoder whose feed-forward layers become the experts.
+        batch_size: passages a step, of all workers together.
+        balance, z: weights of the load-balance and router z losses.
+        checkpoint_every: steps between two checkpoints, from which all workers resume when one dies.
+        restarts: how often.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from paperflows.components.moe.worker import train_worker
+
+    settings = {"method": name, "steps": steps, "learning_rate": learning_rate, "seed": seed, **variant.model_dump()}
+    checkpoints = state_folder() / "checkpoints" / current_key()
+    with new_artifact() as (folder, artifact):
+        arguments = {
+            "passages": open_artifact(passages), "start": start, "variant": variant.model_dump(), "steps": steps,
+            "batch_size": batch_size, "learning_rate": learning_rate, "balance": balance, "z": z, "seed": seed,
+            "checkpoints": checkpoints, "checkpoint_every": checkpoint_every, "output": folder,
+        }  # fmt: skip
+        with progress(f"{name} seed {seed}") as report, child(f"{name}-seed{seed}", settings) as recorder:
+
+            def on_progress(step: int, total: int, metrics: dict[str, float]) -> None:
+                report(step, total)
+                recorder.metrics(step, metrics)
+
+            parts = run_on_workers(
+                train_worker, arguments, workers=workers, restarts=restarts, on_progress=on_progress
+            )
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        bits = {split: np.concatenate([np.array(part["bits"][split]) for part in parts]) for split in parts[0]["bits"]}
+        held_out = {n.removeprefix("test."): b for n, b in bits.items() if n.startswith("test.")}
+        save_file(held_out, folder / OUTPUTS)
+    validation = np.concatenate([b for n, b in bits.items() if n.startswith("validation.")])
+    return MoEArtifact(
+        **artifact,
+        name=name,
+        validation=float(validation.mean()),
+        bits={corpus: float(b.mean()) for corpus, b in held_out.items()},
+        history=parts[0]["history"],
+    )
+
+
+@cached_task(name="time_moe")
+def time_moe(
+    variants: dict[str, Variant], trained: dict[str, MoEArtifact], passages: PassagesArtifact, start: dict[str, Any],
+    workers: int, batch_size: int, repeats: int, seed: int,
+) -> TimesArtifact:  # fmt: skip
+    """Seconds of a training step of each trained variant, all in turns on the same workers."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from paperflows.components.moe.worker import time_worker
+
+    arguments = {
+        "passages": open_artifact(passages), "start": start, "batch_size": batch_size, "repeats": repeats,
+        "variants": {name: variant.model_dump() for name, variant in variants.items()},
+        "trained": {name: Path(open_artifact(model)) for name, model in trained.items()}, "seed": seed,
+    }  # fmt: skip
+    with progress("time the variants") as report:
+        parts = run_on_workers(
+            time_worker, arguments, workers=workers, restarts=0, on_progress=lambda step, total, _: report(step, total)
+        )
+    seconds = {name: np.max([part["seconds"][name] for part in parts], axis=0) for name in variants}
+    with new_artifact() as (folder, artifact):
+        save_file(seconds, folder / OUTPUTS)
+    medians = {name: float(np.median(s)) for name, s in seconds.items()}
+    return TimesArtifact(**artifact, seconds=medians, flops=parts[0]["flops"])

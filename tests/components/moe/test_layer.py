@@ -1,0 +1,119 @@
+"""The layer against loops over tokens and experts, and its refusals."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from paperflows.components.errors import InputError
+from paperflows.components.moe.language_model import next_token_loss, objective, replace_ffn, tiny_decoder
+from paperflows.components.moe.layer import MoELayer, Router
+from paperflows.components.moe.routing import gates
+from paperflows.components.moe.worker import forward_flops
+
+DECODER = {"vocabulary": 64, "width": 16, "layers": 2, "heads": 2, "hidden": 24, "positions": 32, "seed": 0}
+
+
+def made(**options):
+    torch.manual_seed(1)
+    layer = MoELayer(**{"width": 12, "hidden": 20, "experts": 4, **options}).double()
+    torch.nn.init.normal_(layer.score.weight)
+    return layer
+
+
+def loops(layer, x):
+    """Each token through each of its experts, one at a time, with the plan's own rows and weights."""
+    plan = layer.record.plan
+    scores = F.linear(x, layer.score.weight).softmax(-1)
+    weight = gates(scores, plan, layer.router.combine)
+    y = torch.zeros_like(x)
+    pairs = [*zip(plan.travel.token, plan.travel.expert), *zip(plan.stay.token, plan.stay.expert)]  # noqa: B905
+    for row, (token, expert) in enumerate(pairs):
+        if token >= 0:
+            gate, up = (x[token] @ layer.experts.gate_up[expert]).chunk(2)
+            y[token] = y[token] + weight[row] * ((F.silu(gate) * up) @ layer.experts.down[expert])
+    return y
+
+
+@pytest.mark.parametrize("combine", ["score", "normalised", "straight_through"])
+@pytest.mark.parametrize("rectify", [(), ("intra",), ("fill",), ("fill", "intra")], ids="+".join)
+@pytest.mark.parametrize(("k", "factor"), [(1, 1.0), (2, 0.5), (2, None)])
+def test_output_and_gradients(rectify, k, factor, combine):
+    layer = made(router=Router(k=k, capacity_factor=factor, combine=combine), rectify=rectify)
+    x = torch.randn(11, 12, dtype=torch.float64, requires_grad=True)
+    pull = torch.randn(11, 12, dtype=torch.float64)
+
+    def gradients(y):
+        return torch.autograd.grad((y * pull).sum(), [x, *layer.parameters()])
+
+    y = layer(x)
+    ours = gradients(y)
+    again = loops(layer, x)
+    torch.testing.assert_close(y, again, rtol=1e-10, atol=1e-10)
+    for a, b in zip(ours, gradients(again), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_dropped_tokens_skip_the_layer_and_rectified_ones_do_not():
+    x = torch.randn(1, 16, 12, dtype=torch.float64)
+    plain, rectified = made(), made(rectify=("intra",))
+    lost = plain(x)[0].abs().sum(-1) == 0
+    assert lost.tolist() == plain.record.plan.dropped.flatten().tolist()
+    assert lost.any()
+    assert not (rectified(x)[0].abs().sum(-1) == 0).any()
+
+
+def test_padding_changes_nothing():
+    layer = made(rectify=("intra", "fill"))
+    x = torch.randn(9, 12, dtype=torch.float64)
+    padded = torch.cat([x[:4], torch.full((3, 12), 1e3, dtype=torch.float64), x[4:]])
+    mask = torch.tensor([True] * 4 + [False] * 3 + [True] * 5)
+    torch.testing.assert_close(layer(padded, mask)[mask], layer(x))
+    layer(padded, mask)
+    balance = float(layer.record.balance.detach())
+    layer(x)
+    assert balance == pytest.approx(float(layer.record.balance.detach()))
+
+
+def test_one_expert_is_the_dense_model():
+    dense = tiny_decoder(**DECODER)
+    ids = torch.randint(0, 64, (3, 20))
+    wanted = next_token_loss(dense, ids)
+    mixed = replace_ffn(dense, experts=1, router=Router(), copy=True)
+    torch.testing.assert_close(next_token_loss(mixed, ids), wanted)
+
+
+def test_copied_experts_start_as_the_dense_model():
+    dense = tiny_decoder(**DECODER)
+    ids = torch.randint(0, 64, (3, 20))
+    wanted = next_token_loss(dense, ids)
+    router = Router(k=2, capacity_factor=None, combine="normalised")
+    torch.testing.assert_close(next_token_loss(replace_ffn(dense, experts=4, router=router, copy=True), ids), wanted)
+
+
+def test_routing_losses_enter_the_objective():
+    model = replace_ffn(tiny_decoder(**DECODER), experts=4, router=Router())
+    ids = torch.randint(0, 64, (3, 20))
+    plain = objective(model, ids, balance=0.0, z=0.0)
+    records = [m.record for m in model.modules() if isinstance(m, MoELayer)]
+    wanted = plain + sum(0.5 * r.balance + 0.25 * r.z for r in records) / 2
+    torch.testing.assert_close(objective(model, ids, balance=0.5, z=0.25), wanted)
+
+
+def test_flops_of_a_dropless_top_1_model_are_those_of_the_dense_one_and_the_router():
+    ids = torch.randint(0, 64, (3, 21))
+    dense = forward_flops(tiny_decoder(**DECODER), ids)
+    router = Router(capacity_factor=None)
+    mixed = forward_flops(replace_ffn(tiny_decoder(**DECODER), experts=4, router=router), ids)
+    assert mixed - dense == 2 * (2 * 60 * 16 * 4)  # two layers, 60 tokens, width 16, 4 experts
+
+
+def test_bad_settings_are_refused():
+    sizes = {"width": 4, "hidden": 4, "experts": 4}
+    with pytest.raises(InputError, match=r"k: expected 1 to 4 \(the number of experts\), got 5"):
+        MoELayer(**sizes, router=Router(k=5))
+    with pytest.raises(InputError, match="capacity factor: expected a number above 0, got -1"):
+        MoELayer(**sizes, router=Router(capacity_factor=-1))
+    with pytest.raises(InputError, match=r"rectify: expected any of intra, fill, random, got \['inter'\]"):
+        MoELayer(**sizes, rectify=("inter",))
+    with pytest.raises(InputError, match="no feed-forward layers"):
+        replace_ffn(torch.nn.Linear(2, 2), experts=2, router=Router())
