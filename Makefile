@@ -42,7 +42,7 @@ repro: $(STAMP) ## reproduce every paper of dvc.yaml; does nothing when nothing 
 	dvc repro
 
 bench: $(VENV)/.installed-dev ## measure speeds and overheads as ratios; writes docs/results/bench
-	python tests/bench.py
+	python tests/bench
 
 clean: ## remove working state (results, checkpoints, caches), not the outputs
 	rm -rf .state

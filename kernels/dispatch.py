@@ -34,5 +34,5 @@ def has_triton() -> bool:
 
 
 def interpreted() -> bool:
-    """Whether Triton runs its kernels on the CPU, where `tl.dot` multiplies bfloat16 wrongly and must be given float32."""
+    """Whether Triton runs its kernels on the CPU, where `tl.dot` multiplies bfloat16 wrongly: give it float32 there."""
     return os.environ.get("TRITON_INTERPRET") == "1"

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,14 +23,14 @@ class Variant(BaseModel):
 
     experts: int = Field(ge=0, description="Experts of a layer on all workers together")
     k: int = Field(1, ge=1, description="Experts that a token chooses")
-    capacity_factor: float | None = Field(1.0, gt=0, description="Slots of an expert over an even share; none: dropless")
+    capacity_factor: float | None = Field(1.0, gt=0, description="Slots over an even share; none: dropless")
     keep: str = Field("score", pattern="^(score|position)$", description="Who keeps the slots of a full expert")
     combine: str = Field("score", pattern="^(score|normalised|straight_through)$", description="Weights of experts")
     rectify: tuple[str, ...] = Field((), description="Any of fill, intra, random")
 
 
 class MoEArtifact(Artifact):
-    """A trained model in one shard a worker, and `outputs.safetensors`: corpus -> bits per byte of each test passage."""
+    """A trained model, one shard a worker, and `outputs.safetensors`: corpus -> bits per byte of each test passage."""
 
     name: str
     validation: float
@@ -38,9 +38,12 @@ class MoEArtifact(Artifact):
     history: list[dict[str, float]]
 
 
-class TimesArtifact(Artifact):
-    """`outputs.safetensors`: variant -> seconds of each repeat; and floating-point operations of a training step."""
+class Times(TypedDict):
+    """Of each variant: in `of` an artifact whose `outputs.safetensors` holds the seconds of each repeat, and the median
+    seconds and the floating-point operations of a training step.
+    """
 
+    of: dict[str, Artifact]
     seconds: dict[str, float]
     flops: dict[str, float]
 
@@ -89,9 +92,7 @@ def train_moe(
                 report(step, total)
                 recorder.metrics(step, metrics)
 
-            parts = run_on_workers(
-                train_worker, arguments, workers=workers, restarts=restarts, on_progress=on_progress
-            )
+            parts = run_on_workers(train_worker, arguments, workers=workers, restarts=restarts, on_progress=on_progress)
         shutil.rmtree(checkpoints, ignore_errors=True)
         bits = {split: np.concatenate([np.array(part["bits"][split]) for part in parts]) for split in parts[0]["bits"]}
         held_out = {n.removeprefix("test."): b for n, b in bits.items() if n.startswith("test.")}
@@ -108,9 +109,9 @@ def train_moe(
 
 @cached_task(name="time_moe")
 def time_moe(
-    variants: dict[str, Variant], trained: dict[str, MoEArtifact], passages: PassagesArtifact, start: dict[str, Any],
+    variants: dict[str, Variant], trained: dict[str, Artifact], passages: PassagesArtifact, start: dict[str, Any],
     workers: int, batch_size: int, repeats: int, seed: int,
-) -> TimesArtifact:  # fmt: skip
+) -> Times:  # fmt: skip
     """Seconds of a training step of each trained variant, all in turns on the same workers."""
     import numpy as np
     from safetensors.numpy import save_file
@@ -127,7 +128,10 @@ def time_moe(
             time_worker, arguments, workers=workers, restarts=0, on_progress=lambda step, total, _: report(step, total)
         )
     seconds = {name: np.max([part["seconds"][name] for part in parts], axis=0) for name in variants}
-    with new_artifact() as (folder, artifact):
-        save_file(seconds, folder / OUTPUTS)
-    medians = {name: float(np.median(s)) for name, s in seconds.items()}
-    return TimesArtifact(**artifact, seconds=medians, flops=parts[0]["flops"])
+    of = {}
+    for name, repeated in seconds.items():
+        with new_artifact() as (folder, artifact):
+            save_file({"seconds": repeated}, folder / OUTPUTS)
+        of[name] = artifact
+    medians = {name: float(np.median(repeated)) for name, repeated in seconds.items()}
+    return Times(of=of, seconds=medians, flops=parts[0]["flops"])

@@ -38,7 +38,7 @@ def build_passages(
     corpora: list[Corpus], datasets: list[DatasetArtifact], model: str, length: int, train: int, held_out: int,
     batch: int, seed: int,
 ) -> PassagesArtifact:  # fmt: skip
-    """Cut the texts of each corpus and split, joined by line ends, into passages of `length` tokens and one before them.
+    """Cut the texts of each corpus and split, joined by line ends, into passages of `length` tokens and one before.
 
     Passages are drawn evenly over a split. Each corpus gives as many as the others, so that the mix is balanced.
 

@@ -64,6 +64,22 @@ def draw_histogram(values: dict[str, list[float]], path: Path, *, xlabel: str, b
     _save(figure, path)
 
 
+def draw_heat(panels: dict[str, list[list[float]]], path: Path, *, xlabel: str, ylabel: str) -> None:
+    """One heat map a panel, side by side: rows of numbers, first row on top, on one scale of colours."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(6.0, 2.4 * len(panels)), 4.0), layout="constrained")
+    every = [axes for row in figure.subplots(1, len(panels), sharey=True, squeeze=False) for axes in row]
+    top = max(value for rows in panels.values() for row in rows for value in row)
+    for axes, (name, rows) in zip(every, panels.items(), strict=True):
+        image = axes.imshow(rows, aspect="auto", cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel(xlabel)
+    every[0].set_ylabel(ylabel)
+    figure.colorbar(image, ax=every)
+    _save(figure, path)
+
+
 def _axes(*, width: float = 7.5, height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 

@@ -16,6 +16,11 @@ from paperflows.tasks.environment import project_root, settings, state_folder
 
 log = logging.getLogger(__name__)
 START_SECONDS = 120.0  # a worker imports torch and reports its address
+WAIT_SECONDS = 24 * 3600.0  # for a place on a cluster that is busy with others
+# members that ended their last function well, by their number and GPUs, with their place: the next function need not
+# wait for torch again. Only where this process started Ray, since on a cluster others wait for the place.
+_POOL: dict[tuple[int, int], tuple[list[Any], Any]] = {}
+_STARTED_HERE: list[bool] = []
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
@@ -87,50 +92,75 @@ def run_on_workers(
     """
     import ray
 
-    _connect(workers)
+    alone = _connect(workers)
     have = ray.cluster_resources()
     if have.get("CPU", 0) < workers:
         raise ServiceError(f"workers: {workers} need a core each, the Ray cluster has {have.get('CPU', 0):g}")
     gpus = 1 if have.get("GPU", 0) >= workers else 0
     for attempt in range(restarts + 1):
-        members = _start(workers, gpus)
+        members, place = _POOL.pop((workers, gpus), None) or _start(workers, gpus)
+        keep = False
         try:
             if on_start:
                 on_start(ray.get([m.pid.remote() for m in members]))
-            return _run(members, function, arguments, on_progress)
+            results = _run(members, function, arguments, on_progress)
+            keep = alone
+            return results
         except ray.exceptions.RayActorError as error:
             log.warning("a worker died (%s); start %d of %d", str(error).splitlines()[0], attempt + 1, restarts + 1)
         finally:
-            for member in members:
-                ray.kill(member)
+            if keep:
+                _POOL[workers, gpus] = members, place
+            else:
+                _end(members, place)
     raise ServiceError(f"a worker of {function.__name__} died in each of {restarts + 1} starts")
 
 
-def _connect(workers: int) -> None:
+def _connect(workers: int) -> bool:
+    """Start Ray where it is not running; whether this process has it to itself."""
     import ray
 
     if ray.is_initialized():
-        return
+        return bool(_STARTED_HERE)
     here = {name: value for name, value in settings(project_root()).items()}
     with contextlib.chdir(state_folder()):  # Ray puts the folder it is called from on its workers' import path
         ray.init(
             num_cpus=max(workers, _cores()), include_dashboard=False, log_to_driver=False, configure_logging=False,
             object_store_memory=100_000_000, _node_ip_address="127.0.0.1", runtime_env={"env_vars": here},
         )  # fmt: skip
+    _STARTED_HERE.append(True)
+    return True
 
 
-def _start(workers: int, gpus: int) -> list[Any]:
+def _start(workers: int, gpus: int) -> tuple[list[Any], Any]:
+    """Members, and the place on the cluster that is reserved for all of them or none."""
     import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    kind = ray.remote(num_cpus=1, num_gpus=gpus, max_concurrency=2, max_restarts=0)(_Member)
-    members = [kind.remote() for _ in range(workers)]
+    place = ray.util.placement_group([{"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}] * workers)
+    members: list[Any] = []
     try:
+        ray.get(place.ready(), timeout=WAIT_SECONDS)
+        for bundle in range(workers):
+            there = PlacementGroupSchedulingStrategy(place, placement_group_bundle_index=bundle)
+            kind = ray.remote(_Member).options(  # type: ignore[attr-defined]
+                num_cpus=1, num_gpus=gpus, max_concurrency=2, max_restarts=0, scheduling_strategy=there
+            )
+            members.append(kind.remote())
         ray.get([m.pid.remote() for m in members], timeout=START_SECONDS)
     except ray.exceptions.GetTimeoutError as error:
-        for member in members:
-            ray.kill(member)
+        _end(members, place)
         raise ServiceError(f"{workers} Ray workers did not start within {START_SECONDS:g} s") from error
-    return members
+    return members, place
+
+
+def _end(members: list[Any], place: Any) -> None:
+    """Also of members that wait for one that is gone, which would be for ever."""
+    import ray
+
+    for member in members:
+        ray.kill(member)
+    ray.util.remove_placement_group(place)
 
 
 def _run(members: list[Any], function: Any, arguments: dict[str, Any], on_progress: Progress | None) -> list[Any]:
@@ -138,7 +168,8 @@ def _run(members: list[Any], function: Any, arguments: dict[str, Any], on_progre
 
     url = ray.get(members[0].address.remote())
     refs = [m.run.remote(function, arguments, rank, len(members), url) for rank, m in enumerate(members)]
-    seen, failed = None, []
+    seen: Any = None
+    failed: list[Exception] = []
     while not failed:
         ready, waiting = ray.wait(refs, num_returns=len(refs), timeout=0.5)
         failed = [error for ref in ready if (error := _error(ref))]

@@ -1,7 +1,7 @@
-"""Which of the tokens that chose an expert it keeps, and which others fill its empty slots. N tokens, E experts, C slots.
+"""Which of the tokens that chose an expert it keeps, and which others fill its empty slots.
 
-Both are one selection by priority: tokens that chose the expert come before all others, and within each group the
-higher score wins; without filling the others are not eligible.
+N tokens, E experts, C slots. Both are one selection by priority: tokens that chose the expert come before all others,
+and within each group the higher score wins; without filling the others are not eligible.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Decoder language models whose feed-forward layers are mixtures of experts. B texts, T tokens, V vocabulary, d width."""
+"""Decoder language models whose feed-forward layers are mixtures of experts. B texts, T tokens, V vocabulary."""
 
 from collections.abc import Collection, Iterator
 from typing import Any

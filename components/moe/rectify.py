@@ -11,8 +11,8 @@ from torch import Tensor
 def reroute(scores: Tensor, used: Tensor, missing: Tensor, local: range, most: int) -> tuple[Tensor, Tensor]:
     """Give each token `missing[t]` further experts of its own worker, by descending score.
 
-    An expert that overflowed is not `used` by the token it turned away, so it may take the token after all when it lives
-    on the token's worker.
+    An expert that overflowed is not `used` by the token it turned away, so it may take the token after all when it
+    lives on the token's worker.
 
     Args:
         scores: (N, E) what to choose by: the router's softmax, or random numbers.

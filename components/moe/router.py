@@ -14,8 +14,8 @@ def load_balance_loss(scores: Tensor, choices: Tensor) -> Tensor:
 
     Args:
         scores: (N, E) softmax of the router, float32.
-        choices: (N, k) chosen experts before any capacity; f_e is the share of the N * k choices that fell on e, P_e the
-            mean score of e.
+        choices: (N, k) chosen experts before any capacity; f_e is the share of the N * k choices that fell on e, P_e
+            the mean score of e.
 
     Returns:
         Scalar: 1 at perfect balance, E when all tokens choose one expert with certainty.

@@ -1,7 +1,7 @@
-"""Gather and combine as Triton kernels. N tokens, M rows, d width; a program handles one row or token and BLOCK columns.
+"""Gather and combine as Triton kernels. N tokens, M rows, d width.
 
-Combining needs no atomic additions: the rows are grouped by token first (one sort of M integers), and a token's
-program adds its own rows in float32, always in the same order.
+A program handles one row or token and BLOCK columns. Combining needs no atomic additions: the rows are grouped by
+token first (one sort of M integers), and a token's program adds its own rows in float32, always in the same order.
 """
 
 import torch

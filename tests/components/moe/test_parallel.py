@@ -96,9 +96,7 @@ def test_two_workers_equal_one(parts, case):
     torch.testing.assert_close(torch.cat([p[case]["x"] for p in parts]), torch.cat(x_grads), **exact)
     for part in parts:
         torch.testing.assert_close(part[case]["router"], layer.score.weight.grad / WORKERS, **exact)
-    torch.testing.assert_close(
-        torch.cat([p[case]["up"] for p in parts]), layer.experts.gate_up.grad / WORKERS, **exact
-    )
+    torch.testing.assert_close(torch.cat([p[case]["up"] for p in parts]), layer.experts.gate_up.grad / WORKERS, **exact)
     torch.testing.assert_close(torch.cat([p[case]["down"] for p in parts]), layer.experts.down.grad / WORKERS, **exact)
     squares = sum(p.grad.square().sum() for p in layer.parameters())
     for part in parts:

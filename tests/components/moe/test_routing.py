@@ -54,7 +54,7 @@ def test_dropped_tokens_go_to_the_best_expert_of_their_worker():
 
 
 def test_also_to_the_expert_that_turned_them_away_when_it_is_their_own():
-    plan = plan_routing(SCORES, 1, factor=1.0, rectify=("intra",), local=range(0, 1))
+    plan = plan_routing(SCORES, 1, factor=1.0, rectify=("intra",), local=range(1))
     assert rows(plan.stay) == [(1, 0), (4, 0)]
 
 
@@ -68,7 +68,7 @@ def test_both_never_give_a_token_the_same_expert_twice():
 
 def test_two_dropped_choices_take_two_experts():
     used = torch.zeros(1, 4, dtype=torch.bool)
-    token, expert = reroute(torch.tensor([[0.1, 0.2, 0.4, 0.3]]), used, torch.tensor([2]), range(0, 4), 2)
+    token, expert = reroute(torch.tensor([[0.1, 0.2, 0.4, 0.3]]), used, torch.tensor([2]), range(4), 2)
     assert (token.tolist(), expert.tolist()) == ([0, 0], [2, 3])
 
 
@@ -155,9 +155,7 @@ def test_any_routing(tokens, experts, k, factor, rectify, half, masked, ties, se
         for expert in range(experts):
             held = {t for t, e in travel if e == expert}
             assert len(held) == min(capacity, len(real)), "an empty slot while a token could take it"
-    dropped = {
-        (t, int(plan.choices[t, j])) for t in real for j in range(k) if bool(plan.dropped[t, j])
-    }
+    dropped = {(t, int(plan.choices[t, j])) for t in real for j in range(k) if bool(plan.dropped[t, j])}
     assert dropped == chosen - set(travel), "kept and dropped are all choices"
     if "intra" in rectify or "random" in rectify:
         room = {t: sum((t, e) not in travel for e in local) for t in real}

@@ -1,4 +1,4 @@
-"""Speeds and overheads as ratios in one run; writes docs/results/bench/. `make bench`, never a test."""
+"""Embeddings, the language model client, MLflow and the orchestration around a method."""
 
 import asyncio
 import importlib.util
@@ -8,30 +8,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-ROOT = Path(__file__).parent.parent
+from measure import interleaved, seconds
+
+ROOT = Path(__file__).parent.parent.parent
 COMMAND = Path(sys.executable).parent / "paperflows"
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def interleaved(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, measured in turns so that a busy machine slows all alike."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(repeats):
-        for name, work in works.items():
-            times[name].append(seconds(work))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def embeddings() -> list[dict[str, Any]]:
@@ -239,29 +223,6 @@ def tracking() -> list[dict[str, Any]]:
     return [{"what": "MLflow in a training step of a 2-layer BERT", "value": 100 * share, "unit": "%", "goal": 1.0}]
 
 
-def main() -> None:
-    from paperflows.tasks.run import device_name
-    from paperflows.tasks.versions import git_revision
-
-    figures = [*embeddings(), *language_model_client(), *tracking(), *orchestration()]
-    result = {
-        "made_by": "make bench",
-        "device": device_name(),
-        "git": git_revision(ROOT),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "figures": figures,
-    }
-    target = ROOT / "docs" / "results" / "bench"
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "bench.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    lines = ["| what | measured | goal | ratio |", "| --- | --- | --- | --- |"]
-    for f in figures:
-        ratio = f"{f['ratio']:.2f} × {f['to']}" if "ratio" in f else ""
-        lines.append(f"| {f['what']} | {f['value']:.3g} {f['unit']} | {f.get('goal', '')} | {ratio} |")
-    note = f"`make bench` at {result['git']}, {result['device']}, {result['finished'][:10]}"
-    (target / "bench.md").write_text(f"{note}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
-
-
-if __name__ == "__main__":
-    main()
+def figures() -> list[dict[str, Any]]:
+    """All of this section."""
+    return [*embeddings(), *language_model_client(), *tracking(), *orchestration()]

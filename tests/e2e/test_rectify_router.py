@@ -1,0 +1,28 @@
+"""The flow `rectify_router` by its command, on real Ray workers."""
+
+import json
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def test_smoke_run(connected):
+    done = connected.run("run", "rectify_router", "--profile", "smoke")
+    assert done.returncode == 0, done.stderr
+    (path,) = (connected.root / "runs").glob("*/report.json")
+    report = json.loads(path.read_text())
+    assert [c["id"] for c in report["claims"]] == ["rectified_beats_top1", "overhead"]
+    metrics = report["metrics"]
+    assert metrics["dropped.top1"] > 0 and metrics["padded.top1"] > 0, "an untrained router is unbalanced"
+    assert metrics["lost.both"] == metrics["padded.both"] == 0 and metrics["useful.both"] == 1
+    assert metrics["rectified.both"] > 0 and metrics["bytes_sent.both"] > 0
+    drawn = {p.name for p in (path.parent / "plots").iterdir()}
+    assert {"load_top1.png", "load_both.png", "loss_seconds.png", "loss_flops.png", "dropped.png", "padded.png"} < drawn
+
+    refused = connected.run("run", "rectify_router", "--profile", "smoke", "--set", "experts=5")
+    assert refused.returncode == 2 and "experts: 5 cannot be spread evenly over 2 workers" in refused.stderr
+    refused = connected.run("run", "rectify_router", "--profile", "smoke", "--set", "capacity_factor=0")
+    assert refused.returncode == 2 and "capacity_factor" in refused.stderr
+    refused = connected.run("run", "rectify_router", "--profile", "smoke", "--set", "passages.length=8000")
+    assert refused.returncode == 2 and "fewer than one batch of 4" in refused.stderr, refused.stderr

@@ -1,0 +1,93 @@
+"""Expert-parallel training on real Ray workers: it survives a killed one, and says what it cannot do."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from paperflows.components.errors import InputError, ServiceError
+from paperflows.components.moe.worker import train_worker
+from paperflows.tasks.workers import run_on_workers
+
+pytestmark = pytest.mark.slow
+START = {"model": "tiny", "vocabulary": 256, "width": 16, "layers": 2, "heads": 2, "hidden": 16, "positions": 32}
+VARIANT = {"experts": 4, "k": 1, "capacity_factor": 1.0, "keep": "score", "combine": "score"}
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("passages")
+    random = np.random.default_rng(0)
+    texts = {"train": random.integers(97, 123, (64, 33)), "validation.a": random.integers(97, 123, (8, 33))}
+    sizes = {"bytes.validation.a": np.full(8, 32)}
+    save_file({k: v.astype(np.int32) for k, v in texts.items()} | sizes, folder / "passages.safetensors")
+    return {
+        "passages": folder, "start": START, "variant": {**VARIANT, "rectify": ["fill", "intra"]}, "steps": 150,
+        "batch_size": 8, "learning_rate": 1e-2, "balance": 0.01, "z": 0.001, "seed": 0, "checkpoint_every": 10,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    import ray
+
+    root = tmp_path_factory.mktemp("project")
+    (root / "params.yaml").write_text("{}\n")
+    (root / ".state").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PAPERFLOWS_ROOT", str(root))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield
+    ray.shutdown()
+
+
+def run(arguments, folder, **options):
+    (folder / "output").mkdir(parents=True)
+    places = {"checkpoints": folder / "checkpoints", "output": folder / "output"}
+    return run_on_workers(train_worker, {**arguments, **places}, workers=2, **options)
+
+
+def shards(folder):
+    return [load_file(folder / "output" / f"worker-{rank:03d}.safetensors") for rank in range(2)]
+
+
+def test_killed_worker_changes_nothing(started, arguments, tmp_path):
+    undisturbed = run(arguments, tmp_path / "undisturbed", restarts=0)
+    pids: list[list[int]] = []
+    killed_at = []
+
+    def kill_one(step, total, metrics):
+        if step >= 25 and not killed_at:
+            killed_at.append(step)
+            os.kill(pids[-1][1], signal.SIGKILL)
+
+    survived = run(arguments, tmp_path / "killed", restarts=1, on_progress=kill_one, on_start=pids.append)
+    assert killed_at and len(pids) == 2, "one worker was killed and all were started again"
+    assert set(pids[0]).isdisjoint(pids[1])
+    assert survived[0]["history"] == undisturbed[0]["history"]
+    assert [part["bits"] for part in survived] == [part["bits"] for part in undisturbed]
+    for ours, theirs in zip(shards(tmp_path / "killed"), shards(tmp_path / "undisturbed"), strict=True):
+        assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+    assert not list((tmp_path / "killed").rglob("step-*")), "checkpoints of a finished training are left"
+
+
+def test_worker_that_always_dies_ends_in_an_error(started, arguments, tmp_path):
+    pids: list[list[int]] = []
+
+    def kill(step, total, metrics):
+        os.kill(pids[-1][0], signal.SIGKILL)
+
+    with pytest.raises(ServiceError, match="a worker of train_worker died in each of 1 starts"):
+        run(arguments, tmp_path, restarts=0, on_progress=kill, on_start=pids.append)
+
+
+def test_divergence_is_raised_as_itself(started, arguments, tmp_path):
+    with pytest.raises(InputError, match=r"loss is nan at step \d+ of 150"):
+        run({**arguments, "learning_rate": 1e30}, tmp_path, restarts=3)
+
+
+def test_more_workers_than_cores_are_refused(started, arguments, tmp_path):
+    with pytest.raises(ServiceError, match="workers: 64 need a core each, the Ray cluster has"):
+        run_on_workers(train_worker, arguments, workers=64, restarts=0)
