@@ -1,0 +1,1 @@
+"""Answers from several chains of reasoning: reading them, checking steps, voting, aggregation of reasoning."""

@@ -1,0 +1,237 @@
+"""Aggregation of reasoning: choose among sampled answers by the quality of their reasoning (Yin et al., 2024).
+
+Chains that end in the same answer are scored against each other, the best of each answer are then compared across
+answers, and more chains are sampled while the comparison is close. Against majority votes and weighted votes over the
+same chains. Offline, chains are recorded ones and the judge is a program that checks steps or a verifier trained on
+other questions; with an endpoint both are language models.
+"""
+
+from typing import Any
+
+from prefect import flow
+from pydantic import Field
+
+from paperflows.flows.params import FlowParameters, Section
+from paperflows.flows.registry import Paper
+from paperflows.tasks import plots
+from paperflows.tasks.annotators import Annotator
+from paperflows.tasks.claims import Claim, judge_claim
+from paperflows.tasks.data import load_dataset
+from paperflows.tasks.reasoning import (
+    Pool,
+    Selection,
+    aggregate_answers,
+    chains_used,
+    score_chains,
+    select_minority,
+    vote_answers,
+)
+from paperflows.tasks.run import open_run
+from paperflows.tasks.runner import runner
+
+
+class Pools(Section):
+    """Which questions and chains, by source."""
+
+    builtin: tuple[Pool, ...] = Field(min_length=1, description="Read when data is builtin")
+    folder: tuple[Pool, ...] = Field(min_length=1, description="Read when data is a folder")
+
+    def of(self, source: str) -> tuple[Pool, ...]:
+        """The pools for a source; recorded chains are not on the hub."""
+        return self.builtin if source == "builtin" else self.folder
+
+
+class Verifier(Section):
+    """The judge that is trained on other questions' chains."""
+
+    kinds: tuple[str, ...] = Field(
+        min_length=1, description="trees, pairwise, encoder, evidence; the first is the one that the claims judge"
+    )
+    folds: int = Field(ge=2, description="Parts of the questions; each is judged by a model trained on the others")
+    curve: tuple[float, ...] = Field((), description="Shares of the training questions for the plot of judge quality")
+
+
+class LanguageModels(Section):
+    """Used by pools whose judge is llm."""
+
+    judge: Annotator
+    sampler: Annotator | None = Field(None, description="Who answers the questions; empty takes the recorded chains")
+    temperature: float = Field(ge=0, description="Of the sampler")
+
+
+class Aor(FlowParameters):
+    """Parameters of the flow `aor`."""
+
+    pools: Pools
+    selection: Selection
+    ablations: tuple[str, ...] = Field((), description="k1, k5, no_local, no_compare, no_sampling")
+    verifier: Verifier
+    llm: LanguageModels
+    max_questions: int = Field(ge=1, description="Questions of a pool, the first ones")
+    resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")
+
+
+PAPER = Paper(
+    slug="aor",
+    title="Aggregation of Reasoning: A Hierarchical Framework for Enhancing Answer Selection in Large Language Models",
+    authors="Yin et al., LREC-COLING 2024",
+    arxiv="2405.12939",
+    parameters=Aor,
+)
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "k1": {"keep": 1},
+    "k5": {"keep": 5},
+    "no_local": {"local": False},
+    "no_compare": {"compare": False},
+    "no_sampling": {"margin": 0.0},
+}
+
+
+@flow(name="aor", timeout_seconds=24 * 3600, task_runner=runner())
+def aor(params: Aor) -> dict[str, Any]:
+    """Choose answers by aggregating reasoning and by votes over the same chains, and judge which is right more."""
+    with open_run("aor", PAPER.title, params) as found:
+        claims: list[Claim] = []
+        for pool in params.pools.of(params.data):
+            data = load_dataset(params.data, pool.dataset, ["reasoning chains"])
+            found.datasets[data["name"]] = data["content"]
+            by_judge = judged(params, data, pool)
+            for how, scores in by_judge.items():
+                votes = vote_answers(data, pool, scores[0])
+                chosen = [aggregate(params, data, pool, s, seed) for s, seed in zip(scores, params.seeds, strict=True)]
+                label = pool.dataset if len(by_judge) == 1 else f"{pool.dataset}.{how}"
+                record(found, label, scores, votes, chosen)
+                if how == next(iter(by_judge)):
+                    claims += claims_of(params, data, pool, scores, votes, chosen)
+                    ablate(found, params, data, pool, scores[0], label)
+            draw_curve(found, params, data, pool)
+        found.claims = [judge_claim(claim, params.resamples) for claim in claims]
+        describe(found, params)
+    return found.report
+
+
+def judged(params: Aor, data: Any, pool: Pool) -> dict[str, list[Any]]:
+    """Scores by each judge of the pool, one artifact a seed; a program gives the same scores to all seeds."""
+    if pool.judge in ("letters", "arithmetic"):
+        scores = score_chains(data, pool, pool.judge, 2, 1.0, 0, params.device)
+        return {pool.judge: [scores] * len(params.seeds)}
+    v = params.verifier
+    kinds = v.kinds[:1] if pool.judge == "llm" else v.kinds  # beside a language model it only weighs the votes
+    return {k: [score_chains(data, pool, k, v.folds, 1.0, seed, params.device) for seed in params.seeds] for k in kinds}
+
+
+def aggregate(params: Aor, data: Any, pool: Pool, scores: Any, seed: int, **changes: Any) -> Any:
+    """AoR on one pool with one judge."""
+    llm = pool.judge == "llm"
+    selection = params.selection.model_copy(update=changes)
+    return aggregate_answers(
+        data, pool, selection, None if llm else scores, params.llm.judge, params.llm.sampler if llm else None,
+        params.llm.temperature, params.max_questions, seed, params.device,
+    )  # fmt: skip
+
+
+def ablate(found: Any, params: Aor, data: Any, pool: Pool, scores: Any, label: str) -> None:
+    """Accuracy and chains without a part of the method, or with another number of representatives."""
+    for name in params.ablations:
+        chosen = aggregate(params, data, pool, scores, params.seeds[0], **ABLATIONS[name])
+        found.metrics[f"accuracy.{label}.aor_{name}"] = chosen["accuracy"]
+        found.metrics[f"chains.{label}.aor_{name}"] = chosen["chains"]
+
+
+def claims_of(params: Aor, data: Any, pool: Pool, scores: Any, votes: Any, chosen: list[Any]) -> list[Claim]:
+    """The paper's claims for one pool; with a program as judge also its claims on cost and on minorities."""
+    name, seeds = data["name"], len(params.seeds)
+    shared: dict[str, Any] = {"datasets": [name], "statistic": "mean"}
+
+    def accuracy(identity: str, statement: str, ours: list[Any], baseline: str) -> Claim:
+        return Claim(
+            id=f"{identity}_{name}", statement=f"{name}: {statement}", metric="accuracy", ours=_bare(ours),
+            baseline=_bare([votes[baseline]] * seeds), baseline_name=baseline, **shared,
+        )  # fmt: skip
+
+    claims = [accuracy("aor_beats_majority", "AoR beats the majority of all chains", chosen, "majority")]
+    if pool.judge in ("verifier", "llm"):
+        weighted = [vote_answers(data, pool, s)["weighted_vote"] for s in scores]
+        claims.append(accuracy("weighted_beats_majority", "Votes weighted by the judge beat it", weighted, "majority"))
+        return claims
+    minority = [select_minority(data, c, votes["majority"], votes["any_right"]) for c in chosen]
+    claims.append(
+        Claim(
+            id=f"minority_{name}",
+            statement=f"{name}: AoR finds more than half of the right answers that lose the vote",
+            metric="accuracy",
+            ours=_bare([m["aor"] for m in minority]),
+            baseline=_bare([m["half"] for m in minority]),
+            baseline_name="one half",
+            **shared,
+        )
+    )
+    claims.append(
+        Claim(
+            id=f"cheaper_{name}",
+            statement=f"{name}: AoR takes at most 0.7 of the chains",
+            metric="chains a question",
+            ours=[chains_used(data, c) for c in chosen],
+            baseline=[chains_used(data, votes["majority"])] * seeds,
+            baseline_name="majority",
+            compare="ratio",
+            margin=0.7,
+            lower_is_better=True,
+            **shared,
+        )
+    )
+    return claims
+
+
+def record(found: Any, label: str, scores: list[Any], votes: Any, chosen: list[Any]) -> None:
+    """Metrics and examples of one pool and judge."""
+    for name, choice in votes.items():
+        found.metrics[f"accuracy.{label}.{name}"] = choice["accuracy"]
+    found.metrics[f"chains.{label}.adaptive"] = votes["adaptive"]["chains"]
+    found.metrics[f"accuracy.{label}.aor"] = _mean([c["accuracy"] for c in chosen])
+    found.metrics[f"chains.{label}.aor"] = _mean([c["chains"] for c in chosen])
+    found.metrics[f"judge_auc.{label}"] = _mean([s["auc"] for s in scores])
+    for name in chosen[0]["counts"]:
+        found.metrics[f"{name}.{label}"] = _mean([c["counts"][name] for c in chosen])
+    found.keep[f"choices_{label.replace('.', '_')}"] = chosen[0]
+    found.tables[f"{label}: questions that needed a comparison"] = chosen[0]["examples"]
+    groups = {name: [choice["accuracy"]] for name, choice in votes.items()}
+    groups["aor"] = [c["accuracy"] for c in chosen]
+    found.draw[f"accuracy_{label}.png"] = lambda path: plots.draw_bars({label: groups}, path, ylabel="accuracy")
+
+
+def draw_curve(found: Any, params: Aor, data: Any, pool: Pool) -> None:
+    """AoR minus majority against the quality of the judge, by training it on ever more questions."""
+    if pool.judge != "verifier" or not params.verifier.curve:
+        return
+    kind, points = params.verifier.kinds[0], []
+    for share in params.verifier.curve:
+        scores = score_chains(data, pool, kind, params.verifier.folds, share, params.seeds[0], params.device)
+        votes = vote_answers(data, pool, scores)
+        chosen = aggregate(params, data, pool, scores, params.seeds[0])
+        points.append((scores["auc"], chosen["accuracy"] - votes["majority"]["accuracy"]))
+    found.draw[f"judge_{pool.dataset}.png"] = lambda path: plots.draw_lines(
+        {kind: sorted(points)}, path, xlabel="the judge's AUC over chains", ylabel="AoR minus majority, accuracy"
+    )
+
+
+def describe(found: Any, params: Aor) -> None:
+    """Who judged."""
+    judges = {pool.dataset: pool.judge for pool in params.pools.of(params.data)}
+    found.model = ", ".join(dict.fromkeys(judges.values())) + " as judge"
+    found.notes = [
+        "Judges: "
+        + ", ".join(f"{name}: {judge}" for name, judge in judges.items())
+        + ". A program checks the steps that "
+        "a chain states and sees no answer key; a verifier is trained on the chains of other questions. The judge "
+        "`evidence` also sees how many chains agree, which is a vote by the back door. Ties of votes count as expected."
+    ]
+
+
+def _bare(artifacts: list[Any]) -> list[dict[str, str]]:
+    return [{"path": a["path"], "sha256": a["sha256"]} for a in artifacts]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

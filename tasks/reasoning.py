@@ -1,0 +1,309 @@
+"""Judge recorded or sampled chains of reasoning, and choose answers from them by every method on the same chains."""
+
+import json
+import shutil
+from contextlib import ExitStack
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from paperflows.components.errors import ServiceError
+from paperflows.tasks.annotators import Annotator, open_client
+from paperflows.tasks.claims import OUTPUTS
+from paperflows.tasks.data import DatasetArtifact, read_split
+from paperflows.tasks.environment import state_folder
+from paperflows.tasks.policy import cached_task, current_key
+from paperflows.tasks.progress import progress
+from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+
+SCORES = "scores.safetensors"
+
+
+class Pool(BaseModel):
+    """Questions with chains, which of the chains count, and who judges them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str = Field(description="Reasoning chains; the split test is used")
+    answer: Literal["number", "option", "yes_no", "letters", "date", "text"] = Field(description="Kind of answer")
+    judge: Literal["letters", "arithmetic", "verifier", "llm"] = Field(
+        description="letters, arithmetic: a program that checks the stated steps; verifier: trained on other "
+        "questions' chains; llm: the language model of the section llm, which also samples where the record ends"
+    )
+    styles: tuple[str, ...] = Field((), description="Only chains of these styles; all when empty")
+    without_models: tuple[str, ...] = Field((), description="Leave out chains of these models")
+    temperature: float | None = Field(None, ge=0, description="Only chains sampled at this temperature")
+    first: int = Field(20, ge=1, description="Chains sampled at the start")
+    most: int = Field(40, ge=1, description="Chains of a question at most")
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """Arguments of `read_questions`."""
+        return {
+            "kind": self.answer, "styles": self.styles, "without_models": self.without_models,
+            "temperature": self.temperature,
+        }  # fmt: skip
+
+
+class Selection(BaseModel):
+    """AoR's settings besides the number of chains."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: int = Field(ge=1, description="Chains sampled at a time while the margin is small")
+    batch: int = Field(ge=1, le=20, description="Chains that the judge sees at once in local scoring")
+    keep: int = Field(ge=1, le=20, description="Representatives of an answer (k)")
+    threshold: float = Field(ge=0, le=10, description="Local score that a representative needs")
+    margin: float = Field(ge=0, le=10, description="Lead of the best answer that ends the sampling")
+    local: bool = Field(True, description="Without it representatives are drawn at random")
+    compare: bool = Field(True, description="Without it the best mean local score wins")
+
+
+class ScoresArtifact(Artifact):
+    """`scores.safetensors`: points (N,) 0-10 and probability (N,) of each chain, question by question."""
+
+    auc: float
+    how: str
+
+
+class ChoicesArtifact(Artifact):
+    """`outputs.safetensors`: dataset -> (Q,) expected correctness; `chains` -> (Q,) chains used."""
+
+    accuracy: float
+    chains: float
+
+
+class AggregationArtifact(ChoicesArtifact):
+    """Also `trace.jsonl`, a line a question, and the counters of the judge."""
+
+    counts: dict[str, float]
+    examples: list[dict[str, Any]]
+
+
+@cached_task(name="score_chains", task_run_name="score_chains-{how}-seed{seed}")
+def score_chains(
+    dataset: DatasetArtifact, pool: Pool, how: str, folds: int, share: float, seed: int, device: str
+) -> ScoresArtifact:
+    """Points of every chain by an offline judge that sees no gold answer of a question it judges.
+
+    Args:
+        how: "letters", "arithmetic" (programs), "trees", "pairwise" (verifiers on what the chain states), "encoder"
+            (pairwise, with MiniLM's embeddings of question and chain) or "evidence" (trees, with the agreement of the
+            other chains: votes by the back door, for comparison only).
+        share: of the training questions, for learning curves.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from paperflows.components.reasoning import steps, verifier
+    from paperflows.components.reasoning.recorded import read_questions
+
+    questions = read_questions(read_split(dataset, "test"), **pool.filters)
+    right = verifier.correct(questions, pool.answer)
+    every = [(q.text, c.text, c.answer) for q in questions for c in q.chains]
+    if how in ("letters", "arithmetic"):
+        judge = steps.score_letters if how == "letters" else steps.score_arithmetic
+        points = np.array([judge(*one) for one in every], dtype=np.float64)
+        probability = points / 10
+    else:
+        inputs = np.array([verifier.features(*one) for one in every], dtype=np.float64)
+        if how == "evidence":
+            inputs = np.concatenate([inputs, verifier.evidence(questions)], axis=1)
+        if how == "encoder":
+            inputs = np.concatenate([inputs, _embedded(questions, device)], axis=1)
+        method: Literal["trees", "pairwise"] = "pairwise" if how in ("pairwise", "encoder") else "trees"
+        scores = verifier.out_of_fold(questions, inputs, right, method=method, folds=folds, seed=seed, share=share)
+        points = verifier.to_points(scores)
+        probability = scores if method == "trees" else 1 / (1 + np.exp(-scores))
+    with new_artifact() as (folder, artifact):
+        save_file({"points": points, "probability": np.ascontiguousarray(probability)}, folder / SCORES)
+    return ScoresArtifact(**artifact, auc=verifier.auc(points, right), how=how)
+
+
+@cached_task(name="vote_answers")
+def vote_answers(dataset: DatasetArtifact, pool: Pool, scores: ScoresArtifact) -> dict[str, ChoicesArtifact]:
+    """Every vote that AoR is compared with, on the same chains and the same judge's scores; ties count as expected."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    from paperflows.components.reasoning import voting
+    from paperflows.components.reasoning.answers import is_correct
+    from paperflows.components.reasoning.recorded import count_steps, read_questions
+
+    questions = read_questions(read_split(dataset, "test"), **pool.filters)
+    chance = load_file(open_artifact(scores) / SCORES)["probability"]
+    place, outcomes = 0, []
+    for question in questions:
+        chains = question.chains[: pool.most]
+        mine = chance[place : place + len(chains)].tolist()
+        place += len(question.chains)
+        answers = [chain.answer for chain in chains]
+        lengths = [count_steps(chain.text) for chain in chains]
+
+        def right(answer: str, gold: str = question.gold) -> bool:
+            return is_correct(answer, gold, pool.answer)
+
+        stopped, used = voting.adaptive(answers, right)
+        everything, few = float(len(chains)), float(min(pool.first, len(chains)))
+        outcomes.append(
+            {
+                "one_chain": (sum(a is not None and right(a) for a in answers) / len(answers), 1.0),
+                "majority_first": (voting.vote(answers[: pool.first], right), few),
+                "majority": (voting.vote(answers, right), everything),
+                "complexity": (voting.vote_of_complex(answers, lengths, right), everything),
+                "weighted_vote": (voting.vote(answers, right, mine), everything),
+                "best_of_n": (voting.best_of(answers, mine, right), everything),
+                "adaptive": (stopped, float(used)),
+                "any_right": (voting.any_right(answers, right), everything),
+            }
+        )
+    return {name: _choices(dataset["name"], np.array([o[name] for o in outcomes])) for name in outcomes[0]}
+
+
+@cached_task(name="aggregate_answers", retries=2, retry_on=(ServiceError,))
+def aggregate_answers(
+    dataset: DatasetArtifact, pool: Pool, selection: Selection, scores: ScoresArtifact | None, llm: Annotator,
+    sampler: Annotator | None, temperature: float, limit: int, seed: int, device: str,
+) -> AggregationArtifact:  # fmt: skip
+    """AoR on every question: an offline judge's `scores`, or a language model as judge where they are None.
+
+    Args:
+        sampler: the language model that answers; None takes the recorded chains in their order.
+        limit: questions, the first ones.
+    """
+    import numpy as np
+
+    from paperflows.components.reasoning.aggregation import Settings, run_all
+    from paperflows.components.reasoning.answers import is_correct
+    from paperflows.components.reasoning.llm_judge import LLMJudge, llm_sampler
+    from paperflows.components.reasoning.recorded import read_questions, recorded_sampler
+
+    questions = read_questions(read_split(dataset, "test"), **pool.filters)[:limit]
+    texts = [question.text for question in questions]
+    settings = Settings(first=pool.first, most=pool.most, **selection.model_dump())
+    work = state_folder() / "checkpoints" / current_key()
+    usages: dict[str, Any] = {}
+    with ExitStack() as opened, progress(f"aggregate {dataset['name']}") as report:
+        sample = recorded_sampler(questions, f"dataset {dataset['name']}")
+        if sampler:
+            client = open_client(sampler, "sampler", device, work, opened)
+            usages["sampler"] = client.usage.counters
+            sample = llm_sampler(
+                client, model=sampler.model, questions=texts, kind=pool.answer, temperature=temperature
+            )
+        if scores:
+            local = compare = _looked_up(questions, scores)
+        else:
+            client = open_client(llm, "judge", device, work, opened)
+            usages["judge"] = client.usage.counters
+            judge = LLMJudge(client, model=llm.model, questions=texts)
+            local, compare = judge.local, judge.compare
+        outcomes = run_all(
+            range(len(questions)), settings, seed=seed, sample=sample, local=local, compare=compare, on_progress=report
+        )
+    right = [float(is_correct(outcomes[i].answer, q.gold, pool.answer)) for i, q in enumerate(questions)]
+    counts = {
+        "local_calls": float(np.mean([o.local_calls for o in outcomes.values()])),
+        "compare_calls": float(np.mean([o.compare_calls for o in outcomes.values()])),
+        "unread_scores": float(sum(o.unread for o in outcomes.values())),
+        "one_answer": float(np.mean([o.ended == "one answer" for o in outcomes.values()])),
+        "fell_back_to_majority": float(sum(o.ended.startswith("majority") for o in outcomes.values())),
+    }
+    counts |= {f"{who}.{name}": float(value) for who, usage in usages.items() for name, value in usage.items()}
+    lines = [
+        {
+            "question": q.text,
+            "gold": q.gold,
+            "right": right[i],
+            **vars(outcomes[i]),
+            "margin": _finite(outcomes[i].margin),
+        }
+        for i, q in enumerate(questions)
+    ]
+    table = np.array([[r, float(outcomes[i].sampled)] for i, r in enumerate(right)])
+    trace = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    choices = _choices(dataset["name"], table, {"trace.jsonl": trace})
+    shutil.rmtree(work, ignore_errors=True)
+    return AggregationArtifact(**choices, counts=counts, examples=_examples(lines))
+
+
+@cached_task(name="select_minority")
+def select_minority(
+    dataset: DatasetArtifact, chosen: AggregationArtifact, majority: ChoicesArtifact, any_right: ChoicesArtifact
+) -> dict[str, ChoicesArtifact]:
+    """The questions where a right answer was sampled but loses the vote: what was chosen, and one half for each."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    name = dataset["name"]
+    ours, votes, there = (load_file(open_artifact(a) / OUTPUTS)[name] for a in (chosen, majority, any_right))
+    some = (there > 0) & (votes == 0)
+    mine = ours[some]
+    return {
+        "aor": _choices(name, np.stack([mine, np.ones_like(mine)], axis=1)),
+        "half": _choices(name, np.stack([np.full_like(mine, 0.5), np.ones_like(mine)], axis=1)),
+    }
+
+
+@cached_task(name="chains_used")
+def chains_used(dataset: DatasetArtifact, chosen: AggregationArtifact | ChoicesArtifact) -> Artifact:
+    """The chains that each question took, as outputs of a claim."""
+    from safetensors.numpy import load_file, save_file
+
+    with new_artifact() as (folder, artifact):
+        save_file({dataset["name"]: load_file(open_artifact(chosen) / OUTPUTS)["chains"]}, folder / OUTPUTS)
+    return artifact
+
+
+def _choices(name: str, table: Any, texts: dict[str, str] | None = None) -> ChoicesArtifact:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    with new_artifact() as (folder, artifact):
+        right, used = (np.ascontiguousarray(column) for column in table.T)
+        save_file({name: right, "chains": used}, folder / OUTPUTS)
+        for file, text in (texts or {}).items():
+            (folder / file).write_text(text, encoding="utf-8")
+    accuracy, chains = (float(column.mean()) if len(table) else 0.0 for column in (right, used))
+    return ChoicesArtifact(**artifact, accuracy=accuracy, chains=chains)
+
+
+def _looked_up(questions: Any, scores: ScoresArtifact) -> Any:
+    from safetensors.numpy import load_file
+
+    points = load_file(open_artifact(scores) / SCORES)["points"]
+    starts, place = [], 0
+    for question in questions:
+        starts.append(place)
+        place += len(question.chains)
+    return lambda asks: [[float(points[starts[a.question] + c.number]) for c in a.chains] for a in asks]
+
+
+def _embedded(questions: Any, device: str) -> Any:
+    """(N, 2D) MiniLM embeddings of each chain, and their product with the question's."""
+    import numpy as np
+
+    from paperflows.components.models.encoder import load_encoder
+
+    encoder = load_encoder("minilm", device=device, max_length=160)
+    chains = encoder.embed([c.text for q in questions for c in q.chains]).numpy()
+    asked = encoder.embed([q.text for q in questions]).numpy()
+    asked = np.repeat(asked, [len(q.chains) for q in questions], axis=0)
+    return np.concatenate([chains, chains * asked], axis=1).astype(np.float64)
+
+
+def _finite(margin: float | None) -> float | None:
+    return None if margin is None or margin == float("inf") else margin
+
+
+def _examples(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A few questions that needed a comparison, wrong ones first: for the report."""
+    compared = sorted((line for line in lines if line["trace"]), key=lambda line: line["right"])
+    return [
+        {
+            "question": line["question"][:300], "gold": line["gold"], "chosen": line["answer"] or "none",
+            "chains": line["sampled"], "ended": line["ended"],
+            "scores": ", ".join(f"{a}: {s:.1f}" for a, s in line["trace"][-1]["scores"].items()),
+        }
+        for line in compared[:10]
+    ]  # fmt: skip
