@@ -98,7 +98,8 @@ def run_on_workers(
         raise ServiceError(f"workers: {workers} need a core each, the Ray cluster has {have.get('CPU', 0):g}")
     gpus = 1 if have.get("GPU", 0) >= workers else 0
     for attempt in range(restarts + 1):
-        members, place = _POOL.pop((workers, gpus), None) or _start(workers, gpus)
+        key = (workers, gpus)
+        members, place = _POOL.pop(key) if key in _POOL else _start(workers, gpus)
         keep = False
         try:
             if on_start:
@@ -110,7 +111,7 @@ def run_on_workers(
             log.warning("a worker died (%s); start %d of %d", str(error).splitlines()[0], attempt + 1, restarts + 1)
         finally:
             if keep:
-                _POOL[workers, gpus] = members, place
+                _POOL[key] = members, place
             else:
                 _end(members, place)
     raise ServiceError(f"a worker of {function.__name__} died in each of {restarts + 1} starts")
@@ -143,7 +144,7 @@ def _start(workers: int, gpus: int) -> tuple[list[Any], Any]:
         ray.get(place.ready(), timeout=WAIT_SECONDS)
         for bundle in range(workers):
             there = PlacementGroupSchedulingStrategy(place, placement_group_bundle_index=bundle)
-            kind = ray.remote(_Member).options(  # type: ignore[attr-defined]
+            kind = ray.remote(_Member).options(
                 num_cpus=1, num_gpus=gpus, max_concurrency=2, max_restarts=0, scheduling_strategy=there
             )
             members.append(kind.remote())

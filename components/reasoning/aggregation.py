@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from paperflows.components.reasoning.answers import group
 
@@ -88,9 +89,8 @@ class Outcome:
     trace: list[dict[str, object]] = field(default_factory=list)
 
 
-Ask = Sample | Local | Compare
 Scores = list[float | None]
-Steps = Generator[list[Ask], list[list[Chain]] | list[Scores], Outcome]
+Steps = Generator[list[Any], Any, Outcome]
 
 
 def aggregate(question: int, settings: Settings, *, seed: int) -> Steps:
@@ -107,42 +107,28 @@ def aggregate(question: int, settings: Settings, *, seed: int) -> Steps:
     wanted = s.first
     while True:
         new = (yield [Sample(question, len(chains), wanted)])[0]
-        chains += new  # type: ignore[arg-type]
+        chains += new
         out.sampled = len(chains)
         groups = group([chain.answer for chain in chains])
         if len(groups) <= 1 and not top:
             out.answer, out.ended, out.margin = next(iter(groups), None), "one answer", math.inf
             return out
         fresh = [c for c in chains[-len(new) :] if c.answer is not None]
-        asks = _local_asks(question, fresh, chains, top, local, s)
-        if s.local and asks:
-            out.local_calls += len(asks)
-            for ask, scores in zip(asks, (yield list(asks)), strict=True):
-                for chain, score in zip(ask.chains, scores, strict=True):
-                    out.unread += score is None
-                    if score is not None:
-                        local[chain.number] = score  # type: ignore[assignment]
-        elif not s.local:
+        if s.local:
+            yield from _score_locally(_local_asks(question, fresh, chains, top, local, s), local, out)
+        else:
             local |= {c.number: s.threshold + order.random() for c in fresh}
         before = top
         top = _representatives(groups, local, s)
         if not top:
-            out.answer, out.ended = (
-                max(groups, key=lambda a: len(groups[a])),
-                "majority, none reached the threshold",
-            )
+            out.answer = max(groups, key=lambda a: len(groups[a]))
+            out.ended = "majority, none reached the threshold"
             if len(chains) >= s.most:
                 return out
         elif top != before:
             totals = {a: sum(local[n] for n in numbers) / len(numbers) for a, numbers in top.items()}
             if s.compare and len(top) > 1:
-                rounds = _rounds(question, top, chains, s, order)
-                out.compare_calls += len(rounds)
-                totals = dict.fromkeys(top, 0.0)
-                for ask, scores in zip(rounds, (yield list(rounds)), strict=True):
-                    for chain, score in zip(ask.chains, scores, strict=True):
-                        out.unread += score is None
-                        totals[str(chain.answer)] += (score or 0.0) / len(rounds)  # type: ignore[operator]
+                totals = yield from _compare(_rounds(question, top, chains, s, order), out)
             ranked = sorted(totals, key=lambda a: -totals[a])
             lead = totals[ranked[0]] - (totals[ranked[1]] if len(ranked) > 1 else 0.0)
             out.answer, out.margin, out.ended = ranked[0], lead, "margin" if lead >= s.margin else "all chains"
@@ -182,6 +168,28 @@ def run_all(
         if on_progress:
             on_progress(len(done), len(questions))
     return {q: done[q] for q in questions}
+
+
+def _score_locally(asks: list[Local], local: dict[int, float], out: Outcome) -> Generator[list[Any], Any, None]:
+    """Ask for the scores of chains within their answers and note them in `local`."""
+    out.local_calls += len(asks)
+    for ask, scores in zip(asks, (yield asks) if asks else [], strict=True):
+        for chain, score in zip(ask.chains, scores, strict=True):
+            out.unread += score is None
+            if score is not None:
+                local[chain.number] = score
+
+
+def _compare(rounds: list[Compare], out: Outcome) -> Generator[list[Any], Any, dict[str, float]]:
+    """Mean score of each answer over the rounds in which it could be read; 0 where in none."""
+    out.compare_calls += len(rounds)
+    found: dict[str, list[float]] = {str(chain.answer): [] for chain in rounds[0].chains}
+    for ask, scores in zip(rounds, (yield rounds), strict=True):
+        for chain, score in zip(ask.chains, scores, strict=True):
+            out.unread += score is None
+            if score is not None:
+                found[str(chain.answer)].append(score)
+    return {answer: sum(read) / max(1, len(read)) for answer, read in found.items()}
 
 
 def _local_asks(

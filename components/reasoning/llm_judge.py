@@ -50,7 +50,7 @@ class LLMJudge:
         """As `local`; every chain stands for another answer, which is shown."""
         return self._score("compare.jinja", asks, [{"answers": [c.answer for c in a.chains]} for a in asks])
 
-    def _score(self, name: str, asks: Sequence[Local] | Sequence[Compare], more: Sequence[dict]) -> list[Scores]:
+    def _score(self, name: str, asks: Sequence[Local | Compare], more: Sequence[dict]) -> list[Scores]:
         requests = []
         for one, values in zip(asks, more, strict=True):
             text, digest = render(
