@@ -7,12 +7,14 @@ whether DVC started the run or not; with any others they go to `runs/<id>/`. Bot
 import os
 import platform
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +138,17 @@ def _same_ray(params: BaseModel) -> None:
 
 
 def device_name() -> str:
-    """The device that computes, in words: the GPU's name, or the number of CPU cores."""
-    import torch
+    """The device that computes, in words: the GPU's name, or the number of CPU cores.
 
-    if torch.cuda.is_available():
-        return f"cuda ({torch.cuda.get_device_name()})"
-    return f"cpu ({len(os.sched_getaffinity(0))} cores, {platform.machine()}, torch {torch.__version__})"
+    Torch, whose import takes longer than all else in a run that finds its results remembered, is only asked where it is
+    loaded or a GPU's driver is there.
+    """
+    if "torch" in sys.modules or Path("/dev/nvidiactl").exists():
+        import torch
+
+        if torch.cuda.is_available():
+            return f"cuda ({torch.cuda.get_device_name()})"
+    return f"cpu ({len(os.sched_getaffinity(0))} cores, {platform.machine()}, torch {version('torch')})"
 
 
 @dataclass(frozen=True)
