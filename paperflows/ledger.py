@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from paperflows.components.errors import InputError
+from paperflows.tasks.plots import no_effect
 from paperflows.tasks.report import number, read_report, write_text
 
 PAGE = Path("reports") / "index.html"
@@ -87,12 +88,13 @@ VERDICTS = ("holds", "undecided", "fails")
 
 
 def interval_svg(claim: dict[str, Any]) -> str:
-    """A small drawing of the effect's interval against zero and the margin; its numbers come from the report."""
+    """A small drawing of the effect's interval against no effect and the margin; its numbers come from the report."""
     from markupsafe import Markup
 
     low, high = claim["ci95"]
     margin: float = claim["margin"]
-    left, right = min(low, 0.0, margin), max(high, 0.0, margin)
+    none = no_effect(claim)
+    left, right = min(low, none, margin), max(high, none, margin)
     span = (right - left) or 1.0
 
     def x(value: float) -> float:
@@ -102,7 +104,7 @@ def interval_svg(claim: dict[str, Any]) -> str:
         '<svg viewBox="0 0 160 22" class="ci {v}" role="img" aria-label="interval">'
         '<line x1="{z}" x2="{z}" y1="2" y2="20" class="zero"/><line x1="{m}" x2="{m}" y1="5" y2="17" class="margin"/>'
         '<line x1="{a}" x2="{b}" y1="11" y2="11" class="bar"/><circle cx="{e}" cy="11" r="4"/></svg>'
-    ).format(v=claim["verdict"], z=x(0.0), m=x(margin), a=x(low), b=x(high), e=x(claim["effect"]))
+    ).format(v=claim["verdict"], z=x(none), m=x(margin), a=x(low), b=x(high), e=x(claim["effect"]))
 
 
 def _entry(root: Path, path: Path, plots: Path) -> Entry:

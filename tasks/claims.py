@@ -68,6 +68,8 @@ def judge_claim(claim: Claim, resamples: int = 1000) -> dict[str, Any]:
         "baseline": effect.baseline,
         "baseline_name": claim.baseline_name,
         "effect": effect.effect,
+        "compare": claim.compare,
+        "lower_is_better": claim.lower_is_better,
         "margin": claim.margin,
         "ci95": list(effect.ci95),
         "n": effect.n,

@@ -7,19 +7,38 @@ PALETTE = ("#1f6feb", "#c2410c", "#0f766e", "#7c3aed", "#b45309", "#475569", "#b
 VERDICT_COLOUR = {"holds": "#15803d", "fails": "#b91c1c", "undecided": "#b45309"}
 
 
+def no_effect(claim: dict[str, Any]) -> float:
+    """The effect of a system that equals its baseline: a difference of 0 or a ratio of 1."""
+    return 1.0 if claim.get("compare") == "ratio" else 0.0
+
+
 def draw_claims(claims: list[dict[str, Any]], path: Path) -> None:
-    """Effects with their 95 % intervals against their margins, coloured by verdict."""
-    axes, figure = _axes(height=1.2 + 0.55 * len(claims))
-    for row, claim in enumerate(reversed(claims)):
-        colour = VERDICT_COLOUR[claim["verdict"]]
-        axes.plot(claim["ci95"], [row, row], color=colour, lw=3, solid_capstyle="round")
-        axes.plot(claim["effect"], row, "o", color=colour)
-        axes.plot([claim["margin"]] * 2, [row - 0.3, row + 0.3], color="#334155", lw=1)
-        axes.annotate(claim["verdict"], (max(claim["ci95"]), row), (6, -3), textcoords="offset points", color=colour)
-    axes.axvline(0, color="#94a3b8", lw=0.8)
-    axes.set_yticks(range(len(claims)), [claim["id"].replace("_", " ") for claim in reversed(claims)])
-    axes.margins(x=0.2)
-    axes.set_xlabel("effect: ours minus baseline, with its 95 % interval (the bar is the margin)")
+    """Effects with their 95 % intervals against their margins, coloured by verdict; ratios on an axis of their own."""
+    from matplotlib.figure import Figure
+
+    kinds = {
+        "ours minus baseline": [c for c in claims if no_effect(c) == 0.0],
+        "ours over baseline": [c for c in claims if no_effect(c) == 1.0],
+    }
+    kinds = {name: some for name, some in kinds.items() if some}
+    sizes = [1.2 + 0.55 * len(some) for some in kinds.values()]
+    figure = Figure(figsize=(7.5, sum(sizes)), layout="constrained")
+    panels = figure.subplots(len(kinds), 1, squeeze=False, height_ratios=sizes)[:, 0]
+    for axes, (name, some) in zip(panels, kinds.items(), strict=True):
+        _clean(axes)
+        for row, claim in enumerate(reversed(some)):
+            colour = VERDICT_COLOUR[claim["verdict"]]
+            axes.plot(claim["ci95"], [row, row], color=colour, lw=3, solid_capstyle="round")
+            axes.plot(claim["effect"], row, "o", color=colour)
+            axes.plot([claim["margin"]] * 2, [row - 0.3, row + 0.3], color="#334155", lw=1)
+            axes.annotate(
+                claim["verdict"], (max(claim["ci95"]), row), (6, -3), textcoords="offset points", color=colour
+            )
+        axes.axvline(no_effect(some[0]), color="#94a3b8", lw=0.8)
+        axes.set_yticks(range(len(some)), [claim["id"].replace("_", " ") for claim in reversed(some)])
+        axes.set_ylim(-0.7, len(some) - 0.3)
+        axes.margins(x=0.2)
+        axes.set_xlabel(f"effect: {name}, with its 95 % interval (the bar is the margin)")
     _save(figure, path)
 
 
@@ -85,10 +104,14 @@ def _axes(*, width: float = 7.5, height: float) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(max(6.0, width), height), layout="constrained")
     axes = figure.add_subplot()
+    _clean(axes)
+    return axes, figure
+
+
+def _clean(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="both", color="#e2e8f0", lw=0.6)
     axes.set_axisbelow(True)
-    return axes, figure
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -77,6 +77,19 @@ def test_interval_drawing_keeps_its_order_on_the_axis():
     assert low < zero < margin < dot < high
 
 
+def test_a_ratio_is_drawn_against_one():
+    svg = interval_svg({**CLAIM, "compare": "ratio", "ci95": [0.8, 0.9], "margin": 1.1, "effect": 0.85})
+    zero, margin = (float(re.search(rf'<line x1="([\d.]+)"[^>]*class="{c}"', svg)[1]) for c in ("zero", "margin"))
+    high = float(re.search(r'x2="([\d.]+)" y1="11"', svg)[1])
+    assert high < zero < margin
+
+
+def test_tables_of_examples_are_shown_and_escaped(tmp_path):
+    put(tmp_path / "reports" / "claif.json", report(tables={"a few": [{"question": "<b>2 + 3?</b>", "chosen": "5"}]}))
+    page = build_ledger(tmp_path).read_text()
+    assert "<summary>a few</summary>" in page and "&lt;b&gt;2 + 3?&lt;/b&gt;" in page and "<th>chosen</th>" in page
+
+
 def test_bad_report_is_named(tmp_path):
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "x.json").write_text("{")

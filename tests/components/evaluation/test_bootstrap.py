@@ -82,6 +82,15 @@ def test_verdicts(interval, margin, verdict):
     assert decide(interval, margin) == verdict
 
 
+@pytest.mark.parametrize(
+    ("interval", "margin", "verdict"),
+    [((-0.3, -0.1), 0.0, "holds"), ((0.1, 0.3), 0.0, "fails"), ((0.9, 1.05), 1.1, "holds"), ((1.05, 1.2), 1.1, "undecided"),
+     ((1.1, 1.2), 1.1, "fails"), ((0.0, 0.1), 0.0, "fails")],
+)  # fmt: skip
+def test_verdicts_where_less_is_better(interval, margin, verdict):
+    assert decide(interval, margin, lower_is_better=True) == verdict
+
+
 def test_unequal_seeds_and_shapes_are_refused():
     with pytest.raises(ValueError, match="paired scores need"):
         Paired(np.zeros(3), np.zeros((1, 4)), np.zeros((1, 4)))
