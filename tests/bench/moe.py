@@ -22,12 +22,12 @@ CUDA = {
 
 
 def loops(layer: MoELayer, x: Tensor) -> Tensor:
-    """The layer as loops over experts and tokens, for the routing of its last call."""
+    """The layer token by token and expert by expert, for the routing of its last call."""
     assert layer.record is not None
     travel = layer.record.plan.travel
     y = torch.zeros_like(x)
-    for expert in range(len(travel.counts)):
-        for token in travel.token[(travel.expert == expert) & (travel.token >= 0)].tolist():
+    for token, expert in sorted(zip(travel.token.tolist(), travel.expert.tolist(), strict=True)):
+        if token >= 0:
             gate, up = (x[token] @ layer.experts.gate_up[expert]).chunk(2)
             y[token] += (F.silu(gate) * up) @ layer.experts.down[expert]
     return y
