@@ -222,6 +222,8 @@ def describe(
             found.metrics[f"bits.{corpus}.{name}"] = _mean([m["bits"][corpus] for m in by_seed])
         found.metrics[f"bits.mean.{name}"] = _mean([_mean(list(m["bits"].values())) for m in by_seed])
         found.metrics[f"seconds_a_step.{name}"] = times["seconds"][name]
+        tokens = params.training.batch_size * params.passages.length
+        found.metrics[f"tokens_a_second.{name}"] = tokens / times["seconds"][name]
         found.metrics[f"flops_a_step.{name}"] = times["flops"][name]
         late = first[len(first) // 2 :]
         for share in waste:
