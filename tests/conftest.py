@@ -18,6 +18,17 @@ REPOSITORY = Path(__file__).parent.parent
 LAYERS = ("flows", "tasks", "components", "kernels")
 
 
+# `ray stop --force` of one test ends the Ray of any other
+RAY_TESTS = {"test_ray.py", "test_workers.py", "test_rectify_router.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under pytest-xdist a file's tests stay together, in one process that has its fixtures, and all of Ray's too."""
+    for item in items:
+        group = "ray" if item.path.name in RAY_TESTS else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @dataclass
 class Project:
     """A copy of the repository whose code runs from the copy; every command starts a real process."""
