@@ -23,7 +23,8 @@ class Claim(BaseModel):
     """A statement that can fail, and the outputs that decide it.
 
     `ours` and `baseline` are artifacts, one a seed, holding `outputs.safetensors`: dataset -> (N,) outputs.
-    `gold` holds `gold.safetensors`: dataset -> (N,); None where the outputs are per-example scores already.
+    `gold` holds `gold.safetensors`: dataset -> (N,); None where the outputs are per-example scores already. Statistics
+    of counts read outputs (N, K); `compare` says whether the effect is ours - baseline or ours / baseline.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -36,7 +37,8 @@ class Claim(BaseModel):
     baseline: list[dict[str, Any]]
     gold: dict[str, Any] | None = None
     datasets: list[str]
-    statistic: Literal["spearman", "mean"]
+    statistic: Literal["spearman", "mean", "median", "f1", "accuracy_f1", "ratio_of_sums"]
+    compare: Literal["difference", "ratio"] = "difference"
     margin: float = Field(0.0, description="what the effect must exceed, in units of the metric")
     paper: PaperFigure | None = None
 
@@ -46,7 +48,8 @@ def judge_claim(claim: Claim, resamples: int = 1000) -> dict[str, Any]:
     """The claim's entry of the report: both figures, effect, 95 % interval and verdict."""
     import numpy as np
 
-    from paperflows.components.evaluation.bootstrap import Paired, decide, mean_statistic, paired_bootstrap, spearman
+    from paperflows.components.evaluation import bootstrap
+    from paperflows.components.evaluation.bootstrap import Paired, decide, paired_bootstrap
 
     ours, baseline = _outputs(claim.ours), _outputs(claim.baseline)
     gold = _outputs([claim.gold], GOLD)[0] if claim.gold else None
@@ -54,9 +57,8 @@ def judge_claim(claim: Claim, resamples: int = 1000) -> dict[str, Any]:
     for name in claim.datasets:
         a, b = np.stack([o[name] for o in ours]), np.stack([o[name] for o in baseline])
         pairs.append(Paired(gold[name] if gold else np.zeros(a.shape[1]), a, b))
-    effect = paired_bootstrap(
-        pairs, {"spearman": spearman, "mean": mean_statistic}[claim.statistic], resamples=resamples
-    )
+    statistic = bootstrap.mean_statistic if claim.statistic == "mean" else getattr(bootstrap, claim.statistic)
+    effect = paired_bootstrap(pairs, statistic, resamples=resamples, compare=claim.compare)
     return {
         "id": claim.id,
         "statement": claim.statement,

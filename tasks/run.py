@@ -42,6 +42,7 @@ class Findings:
         keep: name -> artifact that belongs to the outputs (models, annotations).
         children: (name, parameters, history of step metrics) of each trained model.
         notes: sentences the reader must know (who the judge was, what was left out).
+        leaderboard: rows of `rank_methods`, shown by the report page beside those of other papers.
         draw: functions that draw one PNG each into the path they are given, by file name.
     """
 
@@ -52,6 +53,7 @@ class Findings:
     keep: dict[str, Artifact] = field(default_factory=dict)
     children: list[tuple[str, dict[str, Any], list[dict[str, float]]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    leaderboard: list[dict[str, Any]] = field(default_factory=list)
     draw: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
 
@@ -182,6 +184,7 @@ def _write(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "claims": found.claims,
         "metrics": found.metrics,
+        "leaderboard": found.leaderboard,
         "artifacts": [{"path": "artifacts", "md5": versions.dvc_md5(outputs)}],
         "notes": found.notes,
         "parameters": values,

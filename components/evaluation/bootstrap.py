@@ -1,6 +1,6 @@
 """One function decides every verdict: a paired bootstrap of the effect against its margin.
 
-Letters: S seeds, N examples, R resamples.
+Letters: S seeds, N examples, R resamples, K columns of an output that is counts (K = 0: a plain number).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 Statistic = Callable[[Array, Array], Array]
+Compare = Literal["difference", "ratio"]
 Verdict = Literal["holds", "fails", "undecided"]
 
 
@@ -21,7 +22,8 @@ class Paired:
 
     Args:
         gold: (N,) what the statistic compares with (labels, human scores).
-        ours, baseline: (S, N) outputs by seed; seed i of both belongs together (same data order, same initialisation).
+        ours, baseline: (S, N) outputs by seed, or (S, N, K) where a statistic needs counts; seed i of both belongs
+            together (same data order, same initialisation).
     """
 
     gold: Array
@@ -29,7 +31,7 @@ class Paired:
     baseline: Array
 
     def __post_init__(self) -> None:
-        if self.ours.shape != self.baseline.shape or self.ours.shape[1:] != self.gold.shape:
+        if self.ours.shape != self.baseline.shape or self.ours.shape[1:2] != self.gold.shape:
             shapes = (self.gold.shape, self.ours.shape, self.baseline.shape)
             raise ValueError(f"paired scores need gold (N,), ours (S, N), baseline (S, N); got {shapes}")
 
@@ -50,6 +52,28 @@ def mean_statistic(gold: Array, output: Array) -> Array:
     return output.mean(-1)
 
 
+def f1(gold: Array, output: Array) -> Array:
+    """F1 from the sums of counts (..., N, 3): hits, said, true; such as entities of sentences (gold is not read)."""
+    hits, said, true = np.moveaxis(output.sum(-2), -1, 0)
+    return 2 * hits / np.maximum(said + true, 1e-12)
+
+
+def accuracy_f1(gold: Array, output: Array) -> Array:
+    """Mean of accuracy and F1 from (..., N, 4): right, hits, said, true; GLUE's measure of MRPC (gold is not read)."""
+    return (output[..., 0].mean(-1) + f1(gold, output[..., 1:])) / 2
+
+
+def ratio_of_sums(gold: Array, output: Array) -> Array:
+    """Sum of the first column over the sum of the second, (..., N, 2); such as right tokens over tokens."""
+    top, bottom = np.moveaxis(output.sum(-2), -1, 0)
+    return top / np.maximum(bottom, 1e-12)
+
+
+def median(gold: Array, output: Array) -> Array:
+    """Median over the last axis; for times of repeats (gold is not read)."""
+    return np.median(output, axis=-1)
+
+
 def spearman(gold: Array, output: Array) -> Array:
     """Spearman's rank correlation along the last axis, ties by average rank; nan where one side is constant."""
     from scipy.stats import rankdata
@@ -61,9 +85,16 @@ def spearman(gold: Array, output: Array) -> Array:
 
 
 def paired_bootstrap(
-    datasets: Sequence[Paired], statistic: Statistic, *, resamples: int = 1000, seed: int = 0
+    datasets: Sequence[Paired],
+    statistic: Statistic,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    compare: Compare = "difference",
 ) -> Effect:
     """Difference ours - baseline of a statistic, averaged over seeds and then over datasets, with its interval.
+
+    With `compare="ratio"` the effect is ours / baseline instead, taken for each dataset and seed and averaged alike.
 
     Examples are resampled with replacement, the same ones for both systems and all seeds, within each dataset. The
     randomness of training is added as a draw from Student's t with S - 1 degrees of freedom times the standard error
@@ -79,16 +110,17 @@ def paired_bootstrap(
         raise ValueError(f"all datasets need the same seeds, got {sorted(seeds)}")
     count = seeds.pop()
     random = np.random.default_rng(seed)
-    point = np.zeros((2, count))
+    point, effects = np.zeros((2, count)), np.zeros(count)
     draws = np.zeros(resamples)
+    effect_of = _EFFECTS[compare]
     for data in datasets:
-        point += np.stack([statistic(data.gold[None], data.ours), statistic(data.gold[None], data.baseline)])
-        draws += _resample(data, statistic, resamples, random)
-    point /= len(datasets)
-    draws /= len(datasets)
-    if not np.isfinite(point).all():
+        both = np.stack([statistic(data.gold[None], data.ours), statistic(data.gold[None], data.baseline)])
+        point += both
+        effects += effect_of(both[0], both[1])
+        draws += _resample(data, statistic, effect_of, resamples, random)
+    point, effects, draws = point / len(datasets), effects / len(datasets), draws / len(datasets)
+    if not np.isfinite(point).all() or not np.isfinite(effects).all():
         raise ValueError("a statistic is not finite: are all outputs of a system equal?")
-    effects = point[0] - point[1]
     if count > 1:
         error = effects.std(ddof=1) / np.sqrt(count)
         draws = draws + error * random.standard_t(count - 1, resamples)
@@ -112,15 +144,20 @@ def decide(ci95: tuple[float, float], margin: float) -> Verdict:
     return "undecided"
 
 
-def _resample(data: Paired, statistic: Statistic, resamples: int, random: np.random.Generator) -> Array:
+_EFFECTS: dict[str, Callable[[Array, Array], Array]] = {"difference": np.subtract, "ratio": np.divide}
+
+
+def _resample(
+    data: Paired, statistic: Statistic, effect_of: Statistic, resamples: int, random: np.random.Generator
+) -> Array:
     """(R,) effects, mean over seeds, on resampled examples; in chunks that keep memory bounded."""
     n, out = len(data.gold), np.empty(resamples)
-    chunk = max(1, 2_000_000 // max(1, n))
+    chunk = max(1, 2_000_000 // max(1, data.ours[0].size))
     for start in range(0, resamples, chunk):
         pick = random.integers(0, n, size=(min(chunk, resamples - start), n))
         gold = data.gold[pick]
         effects = [
-            statistic(gold, a[pick]) - statistic(gold, b[pick]) for a, b in zip(data.ours, data.baseline, strict=True)
+            effect_of(statistic(gold, a[pick]), statistic(gold, b[pick])) for a, b in zip(data.ours, data.baseline, strict=True)
         ]
         out[start : start + len(pick)] = np.mean(effects, axis=0)
     return out
