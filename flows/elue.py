@@ -145,7 +145,12 @@ def elue(params: Elue) -> dict[str, Any]:
 
         place = names.tasks.index(names.timed)
         times = time_exits(
-            exits["elastic"][0][place], data[place], "entropy", params.headline, params.timing.model_dump(), params.device
+            exits["elastic"][0][place],
+            data[place],
+            "entropy",
+            params.headline,
+            params.timing.model_dump(),
+            params.device,
         )
         pretrained = pretrain_both(params, texts, data)
 

@@ -112,7 +112,13 @@ def setting_at(rule: str, validation: Signals, sizes: Sizes, budget: float) -> f
 
 
 def policy_curve(
-    rule: str, validation: Signals, test: Signals, sizes: Sizes, budgets: Sequence[float], *, positive: int | None = None
+    rule: str,
+    validation: Signals,
+    test: Signals,
+    sizes: Sizes,
+    budgets: Sequence[float],
+    *,
+    positive: int | None = None,
 ) -> Curve:
     """The rule on test at settings that validation chose for each budget; patience takes all its settings."""
     if rule == "patience":
@@ -126,7 +132,13 @@ def policy_curve(
 
 
 def control_curve(
-    validation: Signals, test: Signals, sizes: Sizes, budgets: Sequence[float], *, seed: int, positive: int | None = None
+    validation: Signals,
+    test: Signals,
+    sizes: Sizes,
+    budgets: Sequence[float],
+    *,
+    seed: int,
+    positive: int | None = None,
 ) -> Curve:
     """The entropy rule's exit layers dealt to the texts at random: its histogram without its knowledge."""
     random, points = np.random.default_rng(seed), []

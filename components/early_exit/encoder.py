@@ -51,6 +51,7 @@ class ExitEncoder(nn.Module):
         self.inner: int = self.layers[0].up.out_features  # type: ignore[assignment]
         if freeze_embeddings:
             encoder.embeddings.requires_grad_(False)  # type: ignore[union-attr]
+        self.train(encoder.training)
 
     def embed(self, ids: Tensor) -> Tensor:
         """(B, T) token ids -> (B, T, D) input of the first layer; a second text (after a separator) gets type 1."""

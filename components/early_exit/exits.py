@@ -48,9 +48,7 @@ class MultiExitClassifier(nn.Module):
     def __init__(self, encoder: ExitEncoder, *, outputs: int, pooling: Pooling) -> None:
         super().__init__()
         self.encoder = encoder
-        self.exits = nn.ModuleList(
-            [Exit(width=encoder.width, outputs=outputs) for _ in range(encoder.depth)]
-        )
+        self.exits = nn.ModuleList([Exit(width=encoder.width, outputs=outputs) for _ in range(encoder.depth)])
         self.confidence = nn.Linear(encoder.width, 1)
         self.pooling: Pooling = pooling
 

@@ -45,8 +45,17 @@ def layers_of(encoder: nn.Module) -> list[Layer]:
     if hasattr(encoder, "transformer") and hasattr(config, "n_heads"):
         return [
             Layer(
-                b.attention.q_lin, b.attention.k_lin, b.attention.v_lin, b.attention.out_lin, b.sa_layer_norm,
-                b.ffn.lin1, b.ffn.lin2, b.output_layer_norm, b.ffn.activation, config.n_heads, config.dropout,
+                b.attention.q_lin,
+                b.attention.k_lin,
+                b.attention.v_lin,
+                b.attention.out_lin,
+                b.sa_layer_norm,
+                b.ffn.lin1,
+                b.ffn.lin2,
+                b.output_layer_norm,
+                b.ffn.activation,
+                config.n_heads,
+                config.dropout,
                 config.attention_dropout,
             )  # fmt: skip
             for b in encoder.transformer.layer  # type: ignore[union-attr]
@@ -56,9 +65,17 @@ def layers_of(encoder: nn.Module) -> list[Layer]:
         raise InputError(f"{type(encoder).__name__}: early exits need an encoder built like BERT or DistilBERT")
     return [
         Layer(
-            b.attention.self.query, b.attention.self.key, b.attention.self.value, b.attention.output.dense,
-            b.attention.output.LayerNorm, b.intermediate.dense, b.output.dense, b.output.LayerNorm,
-            b.intermediate.intermediate_act_fn, config.num_attention_heads, config.hidden_dropout_prob,
+            b.attention.self.query,
+            b.attention.self.key,
+            b.attention.self.value,
+            b.attention.output.dense,
+            b.attention.output.LayerNorm,
+            b.intermediate.dense,
+            b.output.dense,
+            b.output.LayerNorm,
+            b.intermediate.intermediate_act_fn,
+            config.num_attention_heads,
+            config.hidden_dropout_prob,
             config.attention_probs_dropout_prob,
         )  # fmt: skip
         for b in blocks

@@ -157,7 +157,8 @@ def _resample(
         pick = random.integers(0, n, size=(min(chunk, resamples - start), n))
         gold = data.gold[pick]
         effects = [
-            effect_of(statistic(gold, a[pick]), statistic(gold, b[pick])) for a, b in zip(data.ours, data.baseline, strict=True)
+            effect_of(statistic(gold, a[pick]), statistic(gold, b[pick]))
+            for a, b in zip(data.ours, data.baseline, strict=True)
         ]
         out[start : start + len(pick)] = np.mean(effects, axis=0)
     return out

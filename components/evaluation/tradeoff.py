@@ -42,9 +42,7 @@ def clamped(costs: Sequence[float], reference: Sequence[float]) -> int:
     return sum(not min(reference) <= cost <= max(reference) for cost in costs)
 
 
-def elue_score(
-    points: Sequence[tuple[float, float]], reference: Sequence[tuple[float, float]]
-) -> float:
+def elue_score(points: Sequence[tuple[float, float]], reference: Sequence[tuple[float, float]]) -> float:
     """Mean over (cost, quality) points of the quality minus the reference's at the same cost.
 
     The reference is interpolated linearly and continued flat.
@@ -74,9 +72,7 @@ def front_shares(curves: Mapping[str, Sequence[tuple[float, float]]]) -> dict[st
     return {name: sum(owners[i] == name for i in front) / len(front) for name in curves}
 
 
-def area_between(
-    points: Sequence[tuple[float, float]], reference: Sequence[tuple[float, float]]
-) -> float | None:
+def area_between(points: Sequence[tuple[float, float]], reference: Sequence[tuple[float, float]]) -> float | None:
     """Mean height of one piecewise linear curve over another on their common range of cost; None without one.
 
     Unlike the ELUE score it does not depend on where the points lie.
