@@ -18,12 +18,12 @@ from paperflows.tasks.data import collect_sentences, load_dataset
 from paperflows.tasks.exits import fetch_encoder, pretrain_exits, train_exits
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
+from paperflows.tasks.timing import time_exits
 from paperflows.tasks.tradeoff import (
     costs_of,
     mean_outputs,
     outputs_along,
     rank_methods,
-    time_exits,
     trace_policy,
     trace_static,
     trace_truncated,
@@ -293,7 +293,7 @@ def describe(found: Any, params: Elue, exits: Any, static: Any, curves: Any, hal
     found.model = params.encoder
     found.notes = [
         "Costs are shares of the full model's FLOPs (matrix products, exits included), each text at its own length.",
-        f"Timed: {times['texts']} test texts of {times['mean_tokens']:.0f} tokens on average, against the plain encoder.",
+        f"Timed: {times['texts']} test texts, {times['mean_tokens']:.0f} tokens on average, against the plain encoder.",
         "The encoder had no multi-exit pre-training; that is judged on a small BERT trained here from nothing.",
     ]
     found.children = [

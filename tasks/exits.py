@@ -80,10 +80,11 @@ def train_exits(
         model = MultiExitClassifier(encoder, outputs=max(1, len(labels)), pooling=t["pooling"])
     bf16 = bf16_is_fast(device)
     texts = sentences.labelled(rows, tokenizer, labels, max_length=t["max_length"])
+    way: Any = "sum" if method == "frozen" else method
     objective = sentences.exits_objective(
-        texts, method="sum" if method == "frozen" else method, batch_size=t["batch_size"], seed=seed,
+        texts, method=way, batch_size=t["batch_size"], seed=seed,
         bf16=bf16,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     name = f"{method}-depth{model.encoder.depth}-{data['name']}-seed{seed}"
     done = fit(
         name, {"method": method, "depth": model.encoder.depth, "dataset": data["name"], "seed": seed, **t}, model,
@@ -131,11 +132,11 @@ def pretrain_exits(sentences: Artifact, exits: str, settings: dict[str, Any], se
     texts = read_sentences(sentences)
     tokenizer = train_wordpiece(texts, vocab_size=s["vocab_size"])
     tokenizer.model_max_length = s["max_length"]
-    bert = tiny_bert(
+    bert: Any = tiny_bert(
         vocab_size=len(tokenizer), width=s["width"], layers=s["layers"], heads=s["heads"], positions=s["max_length"],
         seed=seed,
     ).bert  # fmt: skip
-    model = MultiExitPretrainer(ExitEncoder(bert, separator=tokenizer.sep_token_id))  # type: ignore[arg-type]
+    model = MultiExitPretrainer(ExitEncoder(bert, separator=tokenizer.sep_token_id))
     first, second = zip(*(found for found in map(halves, texts) if found), strict=True)
     table = TokenTable.from_texts(
         [*first, *second], tokenizer, max_length=s["max_length"], pairs=[*second, *first]

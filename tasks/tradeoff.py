@@ -16,14 +16,16 @@ class CurveArtifact(Artifact):
     points: dict[str, list[list[float]]]
 
 
-def _signals(exits: ExitsArtifact) -> Any:
+def signals_of(exits: ExitsArtifact) -> Any:
+    """Stored exits on validation and on test."""
     from safetensors.torch import load_file
 
     folder = open_artifact(exits)
     return load_file(folder / "validation.safetensors"), load_file(folder / "test.safetensors")
 
 
-def _sizes(exits: ExitsArtifact) -> Any:
+def sizes_of(exits: ExitsArtifact) -> Any:
+    """What FLOPs depend on."""
     from paperflows.components.early_exit.curves import Sizes
 
     return Sizes(width=exits["width"], inner=exits["inner"], depth=exits["depth"])
@@ -53,7 +55,7 @@ def trace_static(exits: list[ExitsArtifact], f1_of: dict[str, str]) -> CurveArti
     from paperflows.components.early_exit.curves import static_curve
 
     return store_curves(
-        {e["dataset"]: static_curve(_signals(e)[1], _sizes(e), positive=_positive(e, f1_of)) for e in exits}
+        {e["dataset"]: static_curve(signals_of(e)[1], sizes_of(e), positive=_positive(e, f1_of)) for e in exits}
     )
 
 
@@ -66,11 +68,11 @@ def trace_truncated(exits: list[list[ExitsArtifact]], f1_of: dict[str, str]) -> 
 
     curves = {}
     for models in exits:
-        full = full_flops(_signals(models[-1])[1], _sizes(models[-1]))
+        full = full_flops(signals_of(models[-1])[1], sizes_of(models[-1]))
         ends = []
         for e in models:
-            signals = _signals(e)[1]
-            own = static_curve(signals, _sizes(e), positive=_positive(e, f1_of))
+            signals = signals_of(e)[1]
+            own = static_curve(signals, sizes_of(e), positive=_positive(e, f1_of))
             cost = full_flops(signals, Sizes(e["width"], e["inner"], e["depth"]))
             ends.append((cost / full, own.columns[-1], float(e["depth"])))
         costs, columns, settings = zip(*ends, strict=True)
@@ -91,7 +93,7 @@ def trace_policy(
 
     curves = {}
     for e in exits:
-        (validation, test), sizes, positive = _signals(e), _sizes(e), _positive(e, f1_of)
+        (validation, test), sizes, positive = signals_of(e), sizes_of(e), _positive(e, f1_of)
         if rule == "control":
             curves[e["dataset"]] = control_curve(validation, test, sizes, budgets, seed=seed, positive=positive)
         else:
@@ -172,87 +174,3 @@ def rank_methods(
                 }
             )
     return rows
-
-
-@cached_task(name="time_exits")
-def time_exits(
-    exits: ExitsArtifact, data: Any, rule: str, budget: float, timing: dict[str, Any], device: str
-) -> dict[str, Any]:
-    """Seconds of the plain full model and of the run that skips, interleaved, and whether they say the same.
-
-    Args:
-        exits: with its kept model; its validation exits choose the rule's setting for `budget`.
-        timing: texts, repeats, batch_sizes, shortest and longest (tokens of the texts taken; the longest texts where
-            too few are that long), max_length.
-
-    Returns:
-        For each batch size the artifacts of both times, the FLOPs speed-up of these texts, and how many texts got
-        another prediction or exit than from the exits of a full pass.
-    """
-    import numpy as np
-    import torch
-    from safetensors.numpy import save_file
-
-    from paperflows.components.early_exit import curves, flops, sentences
-    from paperflows.components.early_exit.dynamic import run_early
-    from paperflows.components.early_exit.exits import pool
-    from paperflows.components.early_exit.policies import POLICIES, replay
-    from paperflows.components.early_exit.storage import load_classifier
-    from paperflows.components.evaluation.timing import time_interleaved
-    from paperflows.tasks.data import read_split
-
-    assert exits["model"] is not None
-    model, tokenizer, labels = load_classifier(open_artifact(exits["model"]))
-    place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    model.to(place)
-    validation, sizes = _signals(exits)[0], _sizes(exits)
-    policy = POLICIES[rule](curves.setting_at(rule, validation, sizes, budget))
-    rows = sentences.sample(read_split(data, "test"), 10**9, seed=0)
-    every = sentences.labelled(rows, tokenizer, labels, max_length=timing["max_length"])
-    lengths = every.table.lengths
-    fit = np.flatnonzero((lengths >= timing["shortest"]) & (lengths <= timing["longest"]))[: timing["texts"]]
-    if len(fit) < timing["texts"]:
-        fit = np.argsort(-lengths, kind="stable")[: timing["texts"]]
-    fit = fit[np.argsort(-lengths[fit], kind="stable")]
-    texts = sentences.labelled([rows[i] for i in fit], tokenizer, labels, max_length=timing["max_length"])
-    full = sentences.exit_signals(model, texts)
-    left = replay(policy, full["logits"], full["confidence"])
-    said = full["logits"][torch.arange(len(left)), left - 1].argmax(-1)
-    cost = {"width": exits["width"], "inner": exits["inner"], "outputs": max(1, len(labels))}
-    spent = flops.sentence_flops(texts.table.lengths, left, **cost)
-    whole = flops.static_flops(texts.table.lengths, exits["depth"], **cost)
-    found: dict[str, Any] = {"rule": rule, "texts": len(fit), "mean_tokens": float(texts.table.lengths.mean())}
-
-    @torch.inference_mode()
-    def plain(ids: Any, mask: Any) -> Any:
-        hidden = model.encoder.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        return model.exits[-1](pool(hidden, mask, model.pooling))
-
-    for size in timing["batch_sizes"]:
-        taken = np.arange(len(fit)) if size > 1 else np.arange(0, len(fit), 4)
-        batches = [texts.table.pad(taken[i : i + size]) for i in range(0, len(taken), size)]
-        batches = [(ids.to(place), mask.to(place)) for ids, mask in batches]
-        runs = [run_early(model, ids, mask, policy) for ids, mask in batches]
-        same = torch.cat([logits.argmax(-1).cpu() for logits, _ in runs]) == said[taken]
-        same &= torch.cat([layers.cpu() for _, layers in runs]) == left[taken]
-
-        def once(run: Any, batches: Any = batches) -> None:
-            for ids, mask in batches:
-                run(ids, mask)
-            if place.type == "cuda":
-                torch.cuda.synchronize()
-
-        seconds = time_interleaved(
-            {"full": lambda once=once: once(plain), "early": lambda once=once: once(  # type: ignore[misc]
-                lambda ids, mask: run_early(model, ids, mask, policy))},
-            repeats=timing["repeats"],
-        )  # fmt: skip
-        kept = {}
-        for way, values in seconds.items():
-            with new_artifact() as (folder, artifact):
-                save_file({exits["dataset"]: values}, folder / OUTPUTS)
-            kept[way] = artifact
-        found[f"batch{size}"] = {
-            **kept, "flops_speedup": float(whole[taken].mean() / spent[taken].mean()), "different": int((~same).sum()),
-        }  # fmt: skip
-    return found

@@ -41,7 +41,7 @@ class Curve:
 
     def qualities(self) -> Array:
         """(P,) mean of accuracy and F1."""
-        return accuracy_f1(np.zeros(1), self.columns)
+        return np.asarray(accuracy_f1(np.zeros(1), self.columns), dtype=np.float64)
 
 
 def columns_of(logits: Tensor, target: Tensor, *, positive: int | None = None) -> Array:

@@ -3,8 +3,8 @@
 Letters: B texts, T tokens, D width, L layers.
 """
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Generator, Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class ExitEncoder(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Any,
         *,
         depth: int | None = None,
         frozen: Frozen = "copy",
@@ -39,31 +39,32 @@ class ExitEncoder(nn.Module):
         separator: int | None = None,
     ) -> None:
         super().__init__()
-        self.encoder, self.frozen, self.separator = encoder, frozen, separator
+        self.encoder: Any = encoder
+        self.frozen, self.separator = frozen, separator
         self.layers = layers_of(encoder)[:depth]
         self.depth = len(self.layers)
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # an exit has its own
         blocks = encoder.transformer if hasattr(encoder, "transformer") else encoder.encoder
-        blocks.layer = nn.ModuleList(list(blocks.layer)[: self.depth])  # type: ignore[union-attr, arg-type]
+        blocks.layer = nn.ModuleList(list(blocks.layer)[: self.depth])
         config = encoder.config
-        self.width: int = getattr(config, "hidden_size", None) or config.dim  # type: ignore[union-attr, assignment]
+        self.width: int = getattr(config, "hidden_size", None) or config.dim
         self.inner: int = self.layers[0].up.out_features  # type: ignore[assignment]
         if freeze_embeddings:
-            encoder.embeddings.requires_grad_(False)  # type: ignore[union-attr]
+            encoder.embeddings.requires_grad_(False)
         self.train(encoder.training)
 
     def embed(self, ids: Tensor) -> Tensor:
         """(B, T) token ids -> (B, T, D) input of the first layer; a second text (after a separator) gets type 1."""
         options = {}
-        if self.separator is not None and getattr(self.encoder.config, "type_vocab_size", 0) > 1:  # type: ignore[arg-type, union-attr]
+        if self.separator is not None and getattr(self.encoder.config, "type_vocab_size", 0) > 1:
             ends = (ids == self.separator).long()
             options["token_type_ids"] = (ends.cumsum(1) - ends).clamp(max=1)
-        hidden = self.encoder.embeddings(input_ids=ids, **options)  # type: ignore[operator]
+        hidden = self.encoder.embeddings(input_ids=ids, **options)
         project = getattr(self.encoder, "embeddings_project", None)
         return project(hidden) if project is not None else hidden
 
-    def states(self, ids: Tensor, mask: Tensor) -> Iterator[Tensor]:
+    def states(self, ids: Tensor, mask: Tensor) -> Generator[Tensor, Tensor | None, None]:
         """(B, T, D) after each layer, every token active in every layer: what joint training and exits' scores read.
 
         The caller may send another tensor back as the input of the next layer (`gen.send`), such as one whose gradient

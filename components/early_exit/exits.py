@@ -85,13 +85,13 @@ class _Rescale(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient * context.factor, None
 
 
 def rescale_gradient(x: Tensor, factor: float) -> Tensor:
     """`x` itself; the gradient that comes back is multiplied by `factor`."""
-    return _Rescale.apply(x, factor)  # type: ignore[no-any-return]
+    return _Rescale.apply(x, factor)
 
 
 def task_loss(logits: Tensor, target: Tensor) -> Tensor:

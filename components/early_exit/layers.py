@@ -9,6 +9,7 @@ Source: HashEE (Sun et al. 2022), section 3.2; TOKEE (Li et al. 2021), section 3
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ def layers_of(encoder: nn.Module) -> list[Layer]:
     Raises:
         InputError: the encoder has other modules than these families.
     """
-    config = encoder.config
+    config: Any = encoder.config
     if hasattr(encoder, "transformer") and hasattr(config, "n_heads"):
         return [
             Layer(
@@ -57,7 +58,7 @@ def layers_of(encoder: nn.Module) -> list[Layer]:
                 config.n_heads,
                 config.dropout,
                 config.attention_dropout,
-            )  # fmt: skip
+            )
             for b in encoder.transformer.layer  # type: ignore[union-attr]
         ]
     blocks = getattr(getattr(encoder, "encoder", None), "layer", None)
@@ -77,7 +78,7 @@ def layers_of(encoder: nn.Module) -> list[Layer]:
             config.num_attention_heads,
             config.hidden_dropout_prob,
             config.attention_probs_dropout_prob,
-        )  # fmt: skip
+        )
         for b in blocks
     ]
 

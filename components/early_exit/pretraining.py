@@ -41,7 +41,7 @@ class MultiExitPretrainer(nn.Module):
     def __init__(self, encoder: ExitEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        words: nn.Embedding = encoder.encoder.get_input_embeddings()  # type: ignore[operator]
+        words: nn.Embedding = encoder.encoder.get_input_embeddings()
         self.transform = nn.Sequential(nn.Linear(encoder.width, encoder.width), nn.GELU(), nn.LayerNorm(encoder.width))
         self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
         self.order = nn.ModuleList([nn.Linear(encoder.width, 2) for _ in range(encoder.depth)])
@@ -54,7 +54,7 @@ class MultiExitPretrainer(nn.Module):
             swapped: (B,) 1 where the two segments stand in the wrong order.
         """
         chosen = labels != -100
-        words: Tensor = self.encoder.encoder.get_input_embeddings().weight  # type: ignore[operator]
+        words: Tensor = self.encoder.encoder.get_input_embeddings().weight
         states, losses = self.encoder.states(ids, mask), []
         hidden = next(states)
         for index in range(self.encoder.depth):

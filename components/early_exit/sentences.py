@@ -113,8 +113,9 @@ def exit_signals(
     """All exits on all texts: logits (N, L, C) and confidence (N, L), float32 on the CPU; lengths and target (N,)."""
     device = next(model.parameters()).device
     model.eval()
-    depth, outputs = model.encoder.depth, model.exits[0].classifier.out_features
-    logits = torch.empty(len(texts.table), depth, outputs)  # type: ignore[call-overload]
+    head: Any = model.exits[0]
+    depth, outputs = model.encoder.depth, head.classifier.out_features
+    logits = torch.empty(len(texts.table), depth, outputs)
     confidence = torch.empty(len(texts.table), depth)
     for rows in token_budget_batches(texts.table.lengths, budget=token_budget):
         ids, mask = texts.table.pad(rows)

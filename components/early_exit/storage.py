@@ -16,7 +16,7 @@ WEIGHTS = "exits.safetensors"
 
 def save_classifier(model: MultiExitClassifier, tokenizer: Any, labels: list[str], folder: Path) -> None:
     """Write everything `load_classifier` needs."""
-    model.encoder.encoder.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
+    model.encoder.encoder.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, folder / WEIGHTS)
     note = {"labels": labels, "depth": model.encoder.depth, "pooling": model.pooling}
@@ -37,7 +37,7 @@ def load_classifier(folder: Path, *, freeze_encoder: bool = False) -> tuple[Mult
     encoder = ExitEncoder(bare, depth=note["depth"], separator=tokenizer.sep_token_id)
     model = MultiExitClassifier(encoder, outputs=max(1, len(note["labels"])), pooling=note["pooling"])
     model.load_state_dict(load_file(folder / WEIGHTS))
-    encoder.encoder.embeddings.requires_grad_(False)  # type: ignore[union-attr]
+    encoder.encoder.embeddings.requires_grad_(False)
     if freeze_encoder:
         encoder.requires_grad_(False)
         model.exits[-1].requires_grad_(False)

@@ -123,7 +123,7 @@ def test_budgets_are_kept_on_validation_and_the_control_costs_the_same():
     signals, sizes = sentences.exit_signals(model, texts), Sizes(width=16, inner=32, depth=4)
     for budget in (0.5, 0.8):
         setting = curves.setting_at("entropy", signals, sizes, budget)
-        cost, columns, exits = curves.policy_point(signals, entropy_policy(setting), sizes)
+        cost, columns, _ = curves.policy_point(signals, entropy_policy(setting), sizes)
         assert cost <= budget and columns.shape == (17, 4)
         control = curves.control_curve(signals, signals, sizes, [budget], seed=0)
         assert control.columns.shape == (1, 17, 4)
