@@ -52,6 +52,7 @@ def train_exits(
 
     Args:
         method: also "frozen": `start` is a kept model trained by "last"; only its lower exits are trained (DeeBERT).
+        start: a plain encoder, whose exits start fresh, or a kept model, whose exits go on.
         depth: layers kept; None keeps all.
         training: examples, evaluated, max_length, pooling, steps, batch_size, learning_rate, head_rate.
         keep: store the trained model as well.
@@ -62,7 +63,7 @@ def train_exits(
     from paperflows.components.early_exit import sentences
     from paperflows.components.early_exit.encoder import load_exit_encoder
     from paperflows.components.early_exit.exits import MultiExitClassifier
-    from paperflows.components.early_exit.storage import load_classifier, save_classifier
+    from paperflows.components.early_exit.storage import NOTE, load_classifier, save_classifier
     from paperflows.components.models.pretrained import load_tokenizer
     from paperflows.components.training.device import bf16_is_fast
 
@@ -70,8 +71,8 @@ def train_exits(
     rows = sentences.sample(read_split(data, "train"), t["examples"], seed=0)
     labels = sentences.label_names(rows)
     torch.manual_seed(seed)
-    if method == "frozen":
-        model, tokenizer, _ = load_classifier(folder, freeze_encoder=True)
+    if (folder / NOTE).is_file():
+        model, tokenizer, _ = load_classifier(folder, depth=depth, freeze_encoder=method == "frozen")
     else:
         tokenizer = load_tokenizer(str(folder))
         encoder = load_exit_encoder(

@@ -23,6 +23,7 @@ class ExitEncoder(nn.Module):
         depth: layers kept, the first ones; None keeps all.
         frozen: what becomes of the state of a token that left. "copy": it stays as it is (HashEE). "renorm": the state
             before the last norm is kept, and each layer's own last norm is applied to it (`keep_norm_same` in TOKEE).
+        causal: tokens look back only, as in a language model.
         freeze_embeddings: leave the embeddings out of the training.
 
     Raises:
@@ -35,24 +36,32 @@ class ExitEncoder(nn.Module):
         *,
         depth: int | None = None,
         frozen: Frozen = "copy",
+        causal: bool = False,
         freeze_embeddings: bool = False,
         separator: int | None = None,
     ) -> None:
         super().__init__()
         self.encoder: Any = encoder
-        self.frozen, self.separator = frozen, separator
-        self.layers = layers_of(encoder)[:depth]
+        self.frozen, self.causal, self.separator = frozen, causal, separator
+        self.layers = layers_of(encoder)
         self.depth = len(self.layers)
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # an exit has its own
-        blocks = encoder.transformer if hasattr(encoder, "transformer") else encoder.encoder
-        blocks.layer = nn.ModuleList(list(blocks.layer)[: self.depth])
+        if depth is not None:
+            self.cut(depth)
         config = encoder.config
         self.width: int = getattr(config, "hidden_size", None) or config.dim
         self.inner: int = self.layers[0].up.out_features  # type: ignore[assignment]
         if freeze_embeddings:
             encoder.embeddings.requires_grad_(False)
         self.train(encoder.training)
+
+    def cut(self, depth: int) -> None:
+        """Keep the first `depth` layers."""
+        blocks = self.encoder.transformer if hasattr(self.encoder, "transformer") else self.encoder.encoder
+        blocks.layer = nn.ModuleList(list(blocks.layer)[:depth])
+        self.layers = self.layers[:depth]
+        self.depth = len(self.layers)
 
     def embed(self, ids: Tensor) -> Tensor:
         """(B, T) token ids -> (B, T, D) input of the first layer; a second text (after a separator) gets type 1."""
@@ -70,7 +79,7 @@ class ExitEncoder(nn.Module):
         The caller may send another tensor back as the input of the next layer (`gen.send`), such as one whose gradient
         is rescaled.
         """
-        hidden, bias = self.embed(ids), attention_bias(mask)
+        hidden, bias = self.embed(ids), attention_bias(mask, causal=self.causal)
         for layer in self.layers:
             hidden = layer.norm(layer_all(layer, hidden, bias, training=self.training))
             sent = yield hidden
@@ -124,7 +133,7 @@ class ExitEncoder(nn.Module):
             masked: compute by the reference.
         """
         hidden = state = self.embed(ids)
-        bias, run = attention_bias(mask), self.masked_step if masked else self.step
+        bias, run = attention_bias(mask, causal=self.causal), self.masked_step if masked else self.step
         for index in range(self.depth):
             hidden, state = run(index, hidden, state, bias, (exits > index) & mask.bool())
             yield hidden

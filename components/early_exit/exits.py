@@ -50,7 +50,13 @@ class MultiExitClassifier(nn.Module):
         self.encoder = encoder
         self.exits = nn.ModuleList([Exit(width=encoder.width, outputs=outputs) for _ in range(encoder.depth)])
         self.confidence = nn.Linear(encoder.width, 1)
+        self.full_depth = encoder.depth
         self.pooling: Pooling = pooling
+
+    def cut(self, depth: int) -> None:
+        """Keep the first `depth` layers and exits; `full_depth` still tells how many there were."""
+        self.encoder.cut(depth)
+        self.exits = self.exits[: self.encoder.depth]
 
     def forward(
         self, ids: Tensor, mask: Tensor, *, equilibrium: bool = False, only: Sequence[int] | None = None

@@ -105,7 +105,7 @@ def layer_all(layer: Layer, hidden: Tensor, bias: Tensor, *, training: bool) -> 
 
     Args:
         hidden: (B, T, D) input of the layer.
-        bias: (B, 1, 1, T) added to attention scores, 0 or -inf.
+        bias: (B, 1, 1, T), or (B, 1, T, T) by query, from `attention_bias`: added to attention scores.
     """
     mixed = _attend(layer, layer.query(hidden), hidden, bias, training)
     return _feed_forward(layer, hidden, mixed, training)
@@ -120,6 +120,10 @@ def layer_active(layer: Layer, hidden: Tensor, bias: Tensor, packing: Packing, *
     packed = layer.query(inside)
     queries = packed.new_zeros(len(hidden), packing.most, packed.shape[-1])
     queries[packing.rows, packing.slots] = packed
+    if bias.shape[2] > 1:
+        by_query = bias.new_zeros(len(hidden), 1, packing.most, bias.shape[-1])
+        by_query[packing.rows, 0, packing.slots] = bias[packing.rows, 0, packing.columns]
+        bias = by_query
     mixed = _attend(layer, queries, hidden, bias, training)[packing.rows, packing.slots]
     return _feed_forward(layer, inside, mixed, training)
 
@@ -143,7 +147,12 @@ def _feed_forward(layer: Layer, inputs: Tensor, mixed: Tensor, training: bool) -
     return F.dropout(layer.down(layer.activation(layer.up(middle))), layer.dropout, training) + middle
 
 
-def attention_bias(mask: Tensor) -> Tensor:
-    """(B, T) mask of real tokens -> (B, 1, 1, T) attention bias, 0 where real and the least float where padding."""
-    bias = torch.zeros(mask.shape, device=mask.device)
-    return bias.masked_fill(~mask.bool(), torch.finfo(bias.dtype).min)[:, None, None, :]
+def attention_bias(mask: Tensor, *, causal: bool = False) -> Tensor:
+    """(B, T) mask of real tokens -> (B, 1, 1, T) bias: 0 where one may look, the least float where padding stands.
+
+    With `causal` (B, 1, T, T): nobody looks ahead.
+    """
+    seen = mask.bool()[:, None, None, :]
+    if causal:
+        seen = seen & torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=mask.device).tril()
+    return torch.zeros(seen.shape, device=mask.device).masked_fill(~seen, torch.finfo(torch.float32).min)

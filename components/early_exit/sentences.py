@@ -60,6 +60,14 @@ def labelled(rows: Rows, tokenizer: Any, labels: Sequence[str], *, max_length: i
     return LabelledTexts(table, torch.tensor([number[str(row["label"])] for row in rows]))
 
 
+def of_length(lengths: np.ndarray, count: int, shortest: int, longest: int) -> np.ndarray:
+    """Indices of `count` texts of that many tokens, longest first; the longest texts where too few are so long."""
+    fit = np.flatnonzero((lengths >= shortest) & (lengths <= longest))[:count]
+    if len(fit) < count:
+        fit = np.argsort(-lengths, kind="stable")[:count]
+    return fit[np.argsort(-lengths[fit], kind="stable")]
+
+
 @dataclass(frozen=True)
 class Objective:
     """What `training.loop.train` needs of a method."""

@@ -23,10 +23,13 @@ def save_classifier(model: MultiExitClassifier, tokenizer: Any, labels: list[str
     (folder / NOTE).write_text(json.dumps(note) + "\n", encoding="utf-8")
 
 
-def load_classifier(folder: Path, *, freeze_encoder: bool = False) -> tuple[MultiExitClassifier, Any, list[str]]:
+def load_classifier(
+    folder: Path, *, depth: int | None = None, freeze_encoder: bool = False
+) -> tuple[MultiExitClassifier, Any, list[str]]:
     """Model in evaluation mode, tokenizer and labels.
 
     Args:
+        depth: layers and exits kept, the first ones; None keeps all.
         freeze_encoder: leave everything but the exits below the last, and the confidence head, out of the training.
     """
     from transformers import AutoConfig, AutoModel
@@ -37,6 +40,8 @@ def load_classifier(folder: Path, *, freeze_encoder: bool = False) -> tuple[Mult
     encoder = ExitEncoder(bare, depth=note["depth"], separator=tokenizer.sep_token_id)
     model = MultiExitClassifier(encoder, outputs=max(1, len(note["labels"])), pooling=note["pooling"])
     model.load_state_dict(load_file(folder / WEIGHTS))
+    if depth is not None:
+        model.cut(depth)
     encoder.encoder.embeddings.requires_grad_(False)
     if freeze_encoder:
         encoder.requires_grad_(False)
