@@ -63,7 +63,7 @@ def train_exits(
     from paperflows.components.early_exit import sentences
     from paperflows.components.early_exit.encoder import load_exit_encoder
     from paperflows.components.early_exit.exits import MultiExitClassifier
-    from paperflows.components.early_exit.storage import NOTE, load_classifier, save_classifier
+    from paperflows.components.early_exit.storage import NOTE, load_classifier, save_model
     from paperflows.components.models.pretrained import load_tokenizer
     from paperflows.components.training.device import bf16_is_fast
 
@@ -102,7 +102,7 @@ def train_exits(
     kept: Artifact | None = None
     if keep:
         with new_artifact() as (out, kept):
-            save_classifier(model, tokenizer, labels, out)
+            save_model(model, tokenizer, labels, out, pooling=model.pooling)
     return ExitsArtifact(
         **artifact, dataset=data["name"], width=model.encoder.width, inner=model.encoder.inner,
         depth=model.encoder.depth, labels=labels, parameters=sum(p.numel() for p in model.parameters()),

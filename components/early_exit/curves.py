@@ -16,7 +16,7 @@ from torch import Tensor
 
 from paperflows.components.early_exit.flops import sentence_flops, static_flops
 from paperflows.components.early_exit.policies import POLICIES, Policy, entropy, fixed_policy, replay
-from paperflows.components.evaluation.bootstrap import accuracy_f1
+from paperflows.components.evaluation.bootstrap import accuracy_f1, f1
 
 Array = NDArray[np.float64]
 Signals = Mapping[str, Tensor]
@@ -33,15 +33,19 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Curve:
-    """P points: cost as a share of the full model's FLOPs (P,), per-example columns (P, N, 4), a setting each."""
+    """P points: cost as a share of the full model's FLOPs (P,), per-example columns, a setting each.
+
+    Columns are (P, N, 4) for `accuracy_f1`, or (P, N, 3) for `f1` (taggers).
+    """
 
     costs: Array
     columns: Array
     settings: tuple[float, ...]
 
     def qualities(self) -> Array:
-        """(P,) mean of accuracy and F1."""
-        return np.asarray(accuracy_f1(np.zeros(1), self.columns), dtype=np.float64)
+        """(P,) mean of accuracy and F1, or F1."""
+        statistic = f1 if self.columns.shape[-1] == 3 else accuracy_f1
+        return np.asarray(statistic(np.zeros(1), self.columns), dtype=np.float64)
 
 
 def columns_of(logits: Tensor, target: Tensor, *, positive: int | None = None) -> Array:

@@ -96,7 +96,7 @@ def test_special_tokens_run_every_layer_in_every_hash(kind, speedup):
         kind, texts_of(), depth=3, full_depth=3, speedup=speedup, buckets=3, special=SPECIAL, vectors=vectors, width=16,
         inner=32, seed=0,
     )  # fmt: skip
-    ids, mask = texts_of().table.pad(np.arange(4))
+    ids, _ = texts_of().table.pad(np.arange(4))
     exits = made.exits(ids.numpy(), 3)
     assert exits.shape == ids.shape and exits.min() >= 1 and exits.max() == 3
     assert (exits[torch.isin(ids, torch.tensor(SPECIAL))] == 3).all()
