@@ -78,7 +78,7 @@ def _splits(data: Any, exits: Any, task: Any, evaluated: int) -> tuple[Any, Any,
             bits = [r["correct"] for r in rows] if kind == "model" else [[r["label"] == "hard"] for r in rows]
             return rows, np.array(bits, dtype=np.float64)
 
-        return *([part(k, s) for s in ("train", "validation", "test")] for k in ("model", "human")), data["name"]  # type: ignore[return-value]
+        return *([part(k, s) for s in ("train", "validation", "test")] for k in ("model", "human")), data["name"]
     folder, parts = open_artifact(exits), {}
     for split in ("validation", "test"):
         signals = load_file(folder / f"{split}.safetensors")
