@@ -47,7 +47,7 @@ def train_tagger(
             exit alone (a truncated model); "self_sampling": from a kept tagger, words leave as its confidences say;
             "random_exits": the same with these exits dealt at random.
         frozen: what becomes of a frozen state, "renorm" or "copy" (see `ExitEncoder`).
-        training: examples, evaluated, max_length, freeze_embeddings, steps, batch_size, learning_rate, head_rate.
+        training: examples, evaluated, max_length, freeze_embeddings, steps, batch_size, learning_rate, head_rate, flooding.
     """
     from collections import Counter
 
@@ -86,7 +86,9 @@ def train_tagger(
         objective = self_sampling.joint_objective(words, last_only=stage == "last", **common)
     else:
         stored = self_sampling.stored_exits(model, words, bf16=bf16)
-        objective = self_sampling.self_sampling_objective(words, stored, shuffled=stage == "random_exits", **common)
+        objective = self_sampling.self_sampling_objective(
+            words, stored, shuffled=stage == "random_exits", flooding=t["flooding"], **common
+        )
     name = f"{stage}-depth{model.encoder.depth}-{data['name']}-seed{seed}"
     done = fit(
         name, {"stage": stage, "depth": model.encoder.depth, "dataset": data["name"], "seed": seed, **t}, model,
