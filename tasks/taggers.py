@@ -47,7 +47,8 @@ def train_tagger(
             exit alone (a truncated model); "self_sampling": from a kept tagger, words leave as its confidences say;
             "random_exits": the same with these exits dealt at random.
         frozen: what becomes of a frozen state, "renorm" or "copy" (see `ExitEncoder`).
-        training: examples, evaluated, max_length, freeze_embeddings, steps, batch_size, learning_rate, head_rate, flooding.
+        training: examples, evaluated, max_length, freeze_embeddings, steps, batch_size, learning_rate, head_rate,
+            flooding.
     """
     from collections import Counter
 
