@@ -53,6 +53,7 @@ def build_ledger(root: Path, *, links: dict[str, str] | None = None) -> Path:
         papers=by_paper,
         counts={v: sum(c["verdict"] == v for e in _first(by_paper) for c in e.report["claims"]) for v in VERDICTS},
         links=links or {},
+        leaderboard=leaderboard_rows(_first(by_paper)),
         built=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     write_text(root / PAGE, page)
@@ -82,6 +83,28 @@ def save_result(root: Path, run: str) -> Path:
     shutil.copytree(folder / "plots", target.with_suffix(""))
     write_text(target.with_suffix(".md"), public("report.md"))
     return target
+
+
+def leaderboard_rows(entries: list[Entry]) -> list[dict[str, Any]]:
+    """The submissions of all papers, means over their datasets, the best ELUE score first."""
+    rows = []
+    for entry in entries:
+        submitted = entry.report.get("leaderboard", [])
+        for method in dict.fromkeys(row["method"] for row in submitted):
+            own = [row for row in submitted if row["method"] == method]
+            areas = [row["area"] for row in own if row["area"] is not None]
+            rows.append(
+                {
+                    "paper": entry.report["paper"],
+                    "method": method,
+                    "datasets": ", ".join(row["dataset"] for row in own),
+                    "score": sum(row["score"] for row in own) / len(own),
+                    "area": sum(areas) / len(areas) if areas else None,
+                    "front_share": sum(row["front_share"] for row in own) / len(own),
+                    "parameters": own[0]["parameters"],
+                }
+            )
+    return sorted(rows, key=lambda row: -row["score"])
 
 
 VERDICTS = ("holds", "undecided", "fails")

@@ -111,6 +111,7 @@ def markdown(report: dict[str, Any]) -> str:
         "|" + " --- |" * len(columns),
         *("| " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in rows),
         "",
+        *_leaderboard(report.get("leaderboard", [])),
         "| metric | value |",
         "| --- | --- |",
         *(f"| {_cell(name)} | {number(value)} |" for name, value in report["metrics"].items()),
@@ -119,6 +120,20 @@ def markdown(report: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _leaderboard(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of the leaderboard's table: each method's score against the reference curve, by dataset."""
+    if not rows:
+        return []
+    lines = ["| dataset | method | ELUE score | area | share of the front | points (clamped) | parameters |"]
+    lines.append("|" + " --- |" * 7)
+    for row in sorted(rows, key=lambda r: (r["dataset"], -r["score"])):
+        area = "–" if row["area"] is None else f"{row['area']:+.4f}"
+        size = "–" if row["parameters"] is None else f"{row['parameters'] / 1e6:.1f} M"
+        cells = [row["dataset"], _cell(row["method"]), f"{row['score']:+.4f}", area, f"{row['front_share']:.0%}"]
+        lines.append("| " + " | ".join([*cells, f"{row['points']} ({row['clamped']})", size]) + " |")
+    return [*lines, ""]
 
 
 def _cell(text: str) -> str:

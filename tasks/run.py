@@ -45,6 +45,7 @@ class Findings:
         children: (name, parameters, history of step metrics) of each trained model.
         notes: sentences the reader must know (who the judge was, what was left out).
         tables: title -> rows of cells, shown by the report page (a few examples to look at, not results).
+        leaderboard: rows of `rank_methods`, shown by the report page beside those of other papers.
         draw: functions that draw one PNG each into the path they are given, by file name.
     """
 
@@ -56,6 +57,7 @@ class Findings:
     children: list[tuple[str, dict[str, Any], list[dict[str, float]]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    leaderboard: list[dict[str, Any]] = field(default_factory=list)
     draw: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
 
@@ -192,6 +194,7 @@ def _write(
         "claims": found.claims,
         "metrics": found.metrics,
         "tables": found.tables,
+        "leaderboard": found.leaderboard,
         "artifacts": [{"path": "artifacts", "md5": versions.dvc_md5(outputs)}],
         "notes": found.notes,
         "parameters": values,

@@ -148,7 +148,12 @@ def decide(ci95: tuple[float, float], margin: float, *, lower_is_better: bool = 
     return "undecided"
 
 
-_EFFECTS: dict[str, Callable[[Array, Array], Array]] = {"difference": np.subtract, "ratio": np.divide}
+def _ratio(ours: Array, baseline: Array) -> Array:
+    """ours / baseline; a baseline of 0 (nothing learnt) gives a finite number, 0 where ours is 0 too."""
+    return ours / np.maximum(baseline, 1e-9)
+
+
+_EFFECTS: dict[str, Callable[[Array, Array], Array]] = {"difference": np.subtract, "ratio": _ratio}
 
 
 def _resample(

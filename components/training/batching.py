@@ -31,11 +31,14 @@ class TokenTable:
         return len(self.lengths)
 
     @classmethod
-    def from_texts(cls, texts: Sequence[str], tokenizer: Any, *, max_length: int) -> "TokenTable":
-        """Tokenise `texts` with a Hugging Face tokenizer, cutting each at `max_length` tokens."""
+    def from_texts(
+        cls, texts: Sequence[str], tokenizer: Any, *, max_length: int, pairs: Sequence[str] | None = None
+    ) -> "TokenTable":
+        """Tokenise `texts` (with their second texts `pairs`), cutting each row at `max_length` tokens."""
         if not texts:
             return cls([], pad_id=tokenizer.pad_token_id)
-        rows = tokenizer(list(texts), truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
+        both = (list(texts),) if pairs is None else (list(texts), list(pairs))
+        rows = tokenizer(*both, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
         return cls(rows, pad_id=tokenizer.pad_token_id)
 
     def pad(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,13 @@ import torch
 from paperflows.components.errors import InputError
 
 
+def bf16_is_fast(device: str = "auto") -> bool:
+    """Does the device multiply bfloat16 matrices faster than float32 ones: GPUs that have it, CPUs with AVX512-BF16?"""
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
 def accelerator(device: str = "auto") -> Any:
     """An `accelerate.Accelerator` for "auto", "cpu" or "cuda".
 

@@ -53,6 +53,7 @@ def train(
     learning_rate: float,
     warmup_share: float = 0.1,
     weight_decay: float = 0.01,
+    rates: Mapping[str, float] | None = None,
     max_grad_norm: float = 1.0,
     seed: int = 0,
     evaluate: Callable[[nn.Module], float] | None = None,
@@ -71,6 +72,7 @@ def train(
             that a resumed run sees the same batches. A value named "ids" is quoted when the loss diverges.
         loss_fn: (model, batch) -> scalar loss.
         steps: optimiser steps in all; `warmup_share` of them warm up.
+        rates: prefix of parameter names -> factor on their learning rate, such as that of fresh heads; others have 1.
         evaluate: score of the model on validation data, higher is better; called every `evaluate_every` steps and at
             the end, with the model in evaluation mode.
         measure: further metrics of a step, asked for where a step is reported.
@@ -86,7 +88,7 @@ def train(
     torch.manual_seed(seed)
     speed = accelerator(device)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(_decay_groups(model, weight_decay), lr=learning_rate)
+    optimizer = torch.optim.AdamW(_decay_groups(model, weight_decay, rates or {}), lr=learning_rate)
     model, optimizer = speed.prepare(model, optimizer)
     bare = speed.unwrap_model(model)
     history: list[dict[str, float]] = []
@@ -103,7 +105,7 @@ def train(
     for step in range(first, steps):
         lr = learning_rate * linear_warmup(step, steps=steps, warmup=warmup)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["factor"]
         batch = _to_device(batch_at(step), speed.device)
         loss = loss_fn(model, batch)
         value = float(loss.detach())
@@ -152,13 +154,14 @@ def _due(done: int, every: int, saved_at: float, seconds: float) -> bool:
     return done % every == 0 if every else time.perf_counter() - saved_at >= seconds
 
 
-def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Biases and normalisation weights (one dimension) are not decayed."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def _decay_groups(model: nn.Module, weight_decay: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Biases and normalisation weights (one dimension) are not decayed; `factor` scales a group's learning rate."""
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {(1.0, weight_decay): [], (1.0, 0.0): []}
+    for name, parameter in trainable:
+        factor = next((rate for prefix, rate in rates.items() if name.startswith(prefix)), 1.0)
+        groups.setdefault((factor, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    return [{"params": some, "weight_decay": decay, "factor": factor} for (factor, decay), some in groups.items()]
 
 
 def _to_device(value: Any, device: torch.device) -> Any:

@@ -75,3 +75,22 @@ def test_md5_of_a_folder_is_the_one_dvc_gives(tmp_path):
     for command in (["init", "--no-scm", "-q"], ["add", "-q", "out"]):
         subprocess.run([sys.executable, "-m", "dvc", *command], cwd=tmp_path, check=True)
     assert f"md5: {dvc_md5(folder)}" in (tmp_path / "out.dvc").read_text()
+
+
+def test_the_leaderboard_is_a_table_by_dataset_the_best_first():
+    row = {
+        "dataset": "d",
+        "method": "a",
+        "score": 0.01,
+        "area": None,
+        "front_share": 0.25,
+        "points": 4,
+        "clamped": 1,
+        "parameters": None,
+    }
+    rows = [row, {**row, "method": "b|c", "score": 0.2, "area": 0.1, "parameters": 22_500_000}]
+    text = markdown({**REPORT, "leaderboard": rows})
+    assert text.index("| d | b\\|c | +0.2000 | +0.1000 | 25% | 4 (1) | 22.5 M |") < text.index(
+        "| d | a | +0.0100 | – | 25% | 4 (1) | – |"
+    )
+    assert "ELUE score" not in markdown(REPORT)

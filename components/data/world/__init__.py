@@ -12,6 +12,7 @@ from paperflows.components.data.world.render_chains import chain_rows
 from paperflows.components.data.world.render_classes import question_rows, topic_rows
 from paperflows.components.data.world.render_nli import nli_rows
 from paperflows.components.data.world.render_pairs import paraphrase_pairs, sts_pairs
+from paperflows.components.data.world.render_tags import tag_rows
 from paperflows.components.data.world.render_text import text_rows, triple_rows
 from paperflows.components.errors import InputError
 
@@ -26,6 +27,7 @@ def _sized(rows: Callable[[str, int], list[Row]], train: int, validation: int, t
 
 WORLD: dict[str, Callable[[], Splits]] = {
     "world_chains": lambda: {"test": chain_rows("test", 300)},
+    "world_names": _sized(tag_rows, 1_200, 300, 500),
     "world_nli": _sized(nli_rows, 2_100, 200, 500),
     "world_pairs_class": _sized(paraphrase_pairs, 1_500, 300, 600),
     "world_questions": _sized(question_rows, 1_500, 300, 600),

@@ -14,6 +14,7 @@ from paperflows.components.data.world.hashing import part_of
 from paperflows.components.data.world.meaning import score
 from paperflows.components.data.world.render_facts import rounded
 from paperflows.components.data.world.render_scenes import article, sentence, third_person
+from paperflows.components.data.world.render_tags import tagged_fact
 from paperflows.components.data.world.scenes import Scene, cores, draw
 from paperflows.components.errors import InputError
 
@@ -192,8 +193,39 @@ def test_drawn_scenes_make_sense_and_stay_in_their_split():
             assert part_of(scene.key) == part
 
 
+def test_names_are_tagged_as_their_facts_say():
+    words, tags = tagged_fact(Fact("New York", "located in", "the United States", "city"), 3)
+    spans = {
+        tag.split("-")[1]: [w for w, t in zip(words, tags, strict=True) if t.endswith(tag[1:])]
+        for tag in tags
+        if tag[0] == "B"
+    }
+    assert spans["city"] == ["New", "York"]
+    assert [w.lower() for w in spans["country"]] == ["the", "united", "states"]
+    _, counted = tagged_fact(Fact("Chad", "population", 16_426_000, "country"), 1)
+    assert {t for t in counted if t != "O"} >= {"B-country", "B-quantity"}
+
+
+def test_tagged_sentences(world):
+    data = world["world_names"]
+    assert data.task == "tagging" and {s: len(rows) for s, rows in data.splits.items()} == {
+        "train": 1200,
+        "validation": 300,
+        "test": 500,
+    }
+    trained = {tuple(row["tokens"]) for row in data.splits["train"]}
+    kinds = set()
+    for split, rows in data.splits.items():
+        assert split == "train" or not trained.intersection(tuple(row["tokens"]) for row in rows)
+        for row in rows:
+            kinds.update(tag[2:] for tag in row["tags"])
+            assert all(a[1:] == b[1:] for a, b in zip(row["tags"], row["tags"][1:], strict=False) if b.startswith("I-"))
+        assert 0.15 < sum(set(row["tags"]) == {"O"} for row in rows) / len(rows) < 0.35
+    assert {"city", "country", "element", "quantity", "currency", "language"} <= kinds
+
+
 def test_unknown_name():
-    with pytest.raises(InputError, match="expected one of world_nli"):
+    with pytest.raises(InputError, match="expected one of world_names, world_nli"):
         build("world")
 
 

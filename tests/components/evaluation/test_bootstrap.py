@@ -4,7 +4,17 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paperflows.components.evaluation.bootstrap import Paired, decide, mean_statistic, paired_bootstrap, spearman
+from paperflows.components.evaluation.bootstrap import (
+    Paired,
+    accuracy_f1,
+    decide,
+    f1,
+    mean_statistic,
+    median,
+    paired_bootstrap,
+    ratio_of_sums,
+    spearman,
+)
 from paperflows.components.evaluation.sts import cosine_scores, sts_all, transfer_correct
 
 
@@ -137,3 +147,27 @@ def test_transfer_learns_a_separable_task_and_not_noise():
     assert transfer_correct(embed, rows[:100], rows[100:150], rows[150:]).mean() > 0.98
     noise = [{**row, "label": int(rng.integers(2))} for row in rows]
     assert 0.3 < transfer_correct(embed, noise[:100], noise[100:150], noise[150:]).mean() < 0.7
+
+
+def test_statistics_of_counts_by_hand():
+    entities = np.array([[2.0, 3.0, 2.0], [0.0, 1.0, 2.0]])  # hits, said, true of two sentences
+    assert f1(np.zeros(2), entities) == pytest.approx(2 * 2 / (4 + 4))
+    assert accuracy_f1(np.zeros(2), np.array([[1.0, 1, 1, 1], [0.0, 0, 1, 0]])) == pytest.approx((0.5 + 2 / 3) / 2)
+    assert ratio_of_sums(np.zeros(2), np.array([[3.0, 4.0], [1.0, 6.0]])) == pytest.approx(0.4)
+
+
+def test_counts_are_resampled_by_example():
+    rng = np.random.default_rng(0)
+    ours = rng.integers(0, 3, (2, 80, 3)).astype(float)
+    effect = paired_bootstrap([Paired(np.zeros(80), ours, ours)], f1)
+    assert effect.effect == 0 and effect.ci95 == (0.0, 0.0) and effect.n == 80
+    better = ours + np.array([0.3, 0.0, 0.0])
+    assert paired_bootstrap([Paired(np.zeros(80), better, ours)], f1).ci95[0] > 0
+
+
+def test_ratio_of_times():
+    rng = np.random.default_rng(1)
+    fast = rng.uniform(0.9, 1.1, (1, 30))
+    effect = paired_bootstrap([Paired(np.zeros(30), 2 * fast, fast)], median, compare="ratio")
+    assert effect.effect == pytest.approx(2.0) and effect.ci95 == pytest.approx((2.0, 2.0))
+    assert effect.ours == pytest.approx(2 * effect.baseline)

@@ -1,0 +1,1 @@
+"""Encoders that stop early: by sentence, by token, by hash; what that saves, counted and measured."""

@@ -1,0 +1,150 @@
+"""A classifier whose tokens leave by hash: exits are known before the text is read, in training as in use.
+
+Letters: B texts, T tokens, D width, C classes, V vocabulary.
+Source: HashEE (Sun et al. 2022), section 3.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from paperflows.components.early_exit import hashing
+from paperflows.components.early_exit.encoder import ExitEncoder
+from paperflows.components.early_exit.exits import Exit, Pooling, pool, task_loss
+from paperflows.components.early_exit.flops import exit_flops, token_flops
+from paperflows.components.early_exit.sentences import LabelledTexts, Objective
+from paperflows.components.training.batching import Batches, token_budget_batches
+
+ExitsOf = Callable[[NDArray[np.int64], int], Tensor]
+
+
+@dataclass(frozen=True)
+class TokenHash:
+    """Executed layers of tokens: by id, by lot for every occurrence, or by position.
+
+    Args:
+        kind: "ids" reads `layers`; "lot" and "position" read `shares`.
+        layers: (V,) executed layers of each id.
+        shares: (L,) share of occurrences that leave after each layer.
+        special: ids that run every layer whatever the kind.
+    """
+
+    kind: str
+    layers: NDArray[np.int64]
+    shares: NDArray[np.float64]
+    special: NDArray[np.int64]
+
+    def exits(self, ids: NDArray[np.int64], draw: int) -> Tensor:
+        """(B, T) executed layers of these ids; `draw` numbers the draws of "lot". Padding is the caller's to mask."""
+        if self.kind == "ids":
+            return torch.from_numpy(self.layers[ids])
+        if self.kind == "lot":
+            layers = hashing.exits_by_lot(ids.shape, self.shares, np.random.default_rng([7, draw]))
+        else:
+            layers = hashing.exits_by_position((ids.shape[0], ids.shape[1]), self.shares)
+        return torch.from_numpy(np.where(np.isin(ids, self.special), len(self.shares), layers))
+
+
+class HashedClassifier(nn.Module):
+    """An encoder without internal exits and one classifier on its last states (frozen tokens with theirs)."""
+
+    def __init__(self, encoder: ExitEncoder, *, outputs: int, pooling: Pooling) -> None:
+        super().__init__()
+        self.encoder, self.pooling = encoder, pooling
+        self.head = Exit(width=encoder.width, outputs=outputs)
+
+    def forward(self, ids: Tensor, mask: Tensor, exits: Tensor, *, masked: bool = False) -> Tensor:
+        """(B, C) logits; `exits` (B, T) executed layers; `masked` computes by the reference."""
+        *_, hidden = self.encoder.by_exit_layer(ids, mask, exits * mask, masked=masked)
+        return self.head(pool(hidden, mask, self.pooling))
+
+
+def hashed_objective(
+    texts: LabelledTexts, token_hash: TokenHash, *, batch_size: int, seed: int, bf16: bool = False
+) -> Objective:
+    """Training with the same exits and the same copying as in use."""
+    batches = Batches(batch_size=batch_size, seed=seed, lengths=texts.table.lengths)
+
+    def batch_at(step: int) -> dict[str, Any]:
+        batch = texts.batch(batches.at(step))
+        return {**batch, "exits": token_hash.exits(batch["tokens"].numpy(), 1_000_000 * (seed + 1) + step)}
+
+    def loss_fn(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        with torch.autocast(batch["tokens"].device.type, dtype=torch.bfloat16, enabled=bf16):
+            logits = model(batch["tokens"], batch["mask"], batch["exits"])
+        return task_loss(logits, batch["target"])
+
+    return Objective(batch_at, loss_fn)
+
+
+@torch.inference_mode()
+def hashed_outputs(
+    model: HashedClassifier, texts: LabelledTexts, token_hash: TokenHash, *, draw: int, bf16: bool = False
+) -> tuple[Tensor, NDArray[np.float64]]:
+    """Logits (N, C) and FLOPs (N,) of all texts, the classifier's included."""
+    device = next(model.parameters()).device
+    model.eval()
+    count, outputs = len(texts.table), model.head.classifier.out_features
+    logits, flops = torch.empty(count, outputs), np.zeros(count)
+    for number, rows in enumerate(token_budget_batches(texts.table.lengths, budget=4096)):
+        ids, mask = texts.table.pad(rows)
+        exits = token_hash.exits(ids.numpy(), draw * 10_000 + number) * mask
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            logits[torch.from_numpy(rows)] = model(ids.to(device), mask.to(device), exits.to(device)).float().cpu()
+        active = np.stack([(exits > layer).sum(1).numpy() for layer in range(model.encoder.depth)], 1)
+        spent = token_flops(active, texts.table.lengths[rows], width=model.encoder.width, inner=model.encoder.inner)
+        flops[rows] = spent + exit_flops(width=model.encoder.width, outputs=outputs)
+    return logits, flops
+
+
+def make_hash(
+    kind: str,
+    texts: LabelledTexts,
+    *,
+    depth: int,
+    full_depth: int,
+    speedup: float | None,
+    buckets: int,
+    special: list[int],
+    vectors: NDArray[np.float64],
+    width: int,
+    inner: int,
+    seed: int,
+) -> TokenHash:
+    """A hash learnt from training texts alone.
+
+    Args:
+        kind: one of `hashing.HASHES`, "inconsistent" (by lot for every occurrence) or "position".
+        speedup: over `full_depth` layers, by token mass; None: the paper's buckets of equal numbers of types.
+        vectors: (V, D) word embeddings, for "cluster".
+    """
+    rows = [row[row != texts.table.pad_id] for row in _rows(texts)]
+    counts = hashing.token_counts(rows, len(vectors))
+    protected = float(np.mean([np.isin(row, special).sum() for row in rows]))
+    sizes = {"protected": protected, "width": width, "inner": inner, "full_depth": full_depth}
+    shares = np.full(depth, 1 / depth)
+    if speedup is not None:
+        shares = hashing.shares_for(speedup, texts.table.lengths, depth, **sizes)  # type: ignore[arg-type]
+    fixed = np.array(sorted(special), dtype=np.int64)
+    layers = np.full(len(vectors), depth, dtype=np.int64)
+    if kind in ("inconsistent", "position"):
+        return TokenHash("lot" if kind == "inconsistent" else "position", layers, shares, fixed)
+    information = None
+    if kind == "information":
+        information = hashing.mutual_information(rows, texts.target.numpy(), len(vectors))
+    order = hashing.order_of(kind, counts, information=information, vectors=vectors, seed=seed)
+    if speedup is None:
+        layers = hashing.fill_types(order, depth, buckets, vocabulary=len(vectors), special=special)
+    else:
+        layers = hashing.fill_mass(order, counts, shares, special=special)
+    return TokenHash("ids", layers, shares, fixed)
+
+
+def _rows(texts: LabelledTexts) -> list[NDArray[np.int64]]:
+    ids, mask = texts.table.pad(np.arange(len(texts.table)))
+    return [row[: int(n)].numpy() for row, n in zip(ids, mask.sum(1), strict=True)]
