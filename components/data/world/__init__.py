@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from paperflows.components.data.world.render_classes import question_rows, topic_rows
+from paperflows.components.data.world.render_minimal_pairs import minimal_pairs
 from paperflows.components.data.world.render_nli import nli_rows
 from paperflows.components.data.world.render_pairs import paraphrase_pairs, sts_pairs
 from paperflows.components.data.world.render_text import text_rows, triple_rows
@@ -24,6 +25,7 @@ def _sized(rows: Callable[[str, int], list[Row]], train: int, validation: int, t
 
 
 WORLD: dict[str, Callable[[], Splits]] = {
+    "world_minimal_pairs": minimal_pairs,
     "world_nli": _sized(nli_rows, 2_100, 200, 500),
     "world_pairs_class": _sized(paraphrase_pairs, 1_500, 300, 600),
     "world_questions": _sized(question_rows, 1_500, 300, 600),
