@@ -36,7 +36,7 @@ class Claim(BaseModel):
     baseline: list[dict[str, Any]]
     gold: dict[str, Any] | None = None
     datasets: list[str]
-    statistic: Literal["spearman", "mean"]
+    statistic: Literal["spearman", "mean", "macro_f1"]
     margin: float = Field(0.0, description="what the effect must exceed, in units of the metric")
     paper: PaperFigure | None = None
 
@@ -46,7 +46,14 @@ def judge_claim(claim: Claim, resamples: int = 1000) -> dict[str, Any]:
     """The claim's entry of the report: both figures, effect, 95 % interval and verdict."""
     import numpy as np
 
-    from paperflows.components.evaluation.bootstrap import Paired, decide, mean_statistic, paired_bootstrap, spearman
+    from paperflows.components.evaluation.bootstrap import (
+        Paired,
+        decide,
+        macro_f1,
+        mean_statistic,
+        paired_bootstrap,
+        spearman,
+    )
 
     ours, baseline = _outputs(claim.ours), _outputs(claim.baseline)
     gold = _outputs([claim.gold], GOLD)[0] if claim.gold else None
@@ -54,9 +61,8 @@ def judge_claim(claim: Claim, resamples: int = 1000) -> dict[str, Any]:
     for name in claim.datasets:
         a, b = np.stack([o[name] for o in ours]), np.stack([o[name] for o in baseline])
         pairs.append(Paired(gold[name] if gold else np.zeros(a.shape[1]), a, b))
-    effect = paired_bootstrap(
-        pairs, {"spearman": spearman, "mean": mean_statistic}[claim.statistic], resamples=resamples
-    )
+    statistics = {"spearman": spearman, "mean": mean_statistic, "macro_f1": macro_f1}
+    effect = paired_bootstrap(pairs, statistics[claim.statistic], resamples=resamples)
     return {
         "id": claim.id,
         "statement": claim.statement,
