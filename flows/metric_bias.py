@@ -130,11 +130,11 @@ def metric_bias(params: MetricBias) -> dict[str, Any]:
 
         recorded = bias.recorded_bias(minimal)
         ngram = {metric: metrics.score_ngram(pairs, metric) for metric in params.ngram}
-        models = {seed: plm_scores(params, pairs, scored, sentences, seed) for seed in params.seeds}
+        models = plm_scores(params, pairs, scored, sentences)
         debiased = {seed: debiased_scores(params, pairs, scored, sentences, seed) for seed in params.seeds}
 
         first = params.seeds[0]
-        scores = {**ngram, **models[first], "bertscore-adapters": debiased[first]["all"]}
+        scores = {**ngram, **models, "bertscore-adapters": debiased[first]["all"]}
         measured = {metric: bias.measure_bias(score, pairs) for metric, score in scores.items()}
         found.metrics = table(recorded, measured)
         correlations = {metric: metrics.correlate(score, pairs) for metric, score in scores.items()}
@@ -144,15 +144,15 @@ def metric_bias(params: MetricBias) -> dict[str, Any]:
             found.metrics |= {f"words.{which}.{name}": value for which, value in split.items()}
 
         claims = [*recorded_claims(recorded, pairs["groups"]), *own_claims(pairs, ngram, models)]
-        claims += adapter_claims(params, pairs, {s: m["bertscore"] for s, m in models.items()}, debiased)
+        claims += adapter_claims(params, pairs, models["bertscore"], debiased)
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         found.datasets = {d["name"]: d["content"] for d in [minimal, scored, *human, *corpora]}
         describe(found, params, pairs, measured)
-        found.keep = {"scores": models[first]["bertscore"], "pairs": pairs, "adapters": debiased[first]["weights"]}
+        found.keep = {"pairs": pairs, "adapters": debiased[first]["weights"]}
     return found.report
 
 
-def plm_scores(params: MetricBias, pairs: Any, scored: Any, sentences: Any, seed: int) -> dict[str, Any]:
+def plm_scores(params: MetricBias, pairs: Any, scored: Any, sentences: Any) -> dict[str, Any]:
     """Our own metrics that ask a model, by paradigm: two of matching, one of regression, one of generation."""
     e, r, g = params.encoder, params.regression, params.generation
     regressor = metrics.train_regression_metric(
@@ -164,7 +164,7 @@ def plm_scores(params: MetricBias, pairs: Any, scored: Any, sentences: Any, seed
         r.learning_rate,
         r.evaluations,
         r.validation,
-        seed,
+        0,
         params.device,
     )
     model: Any = g.model
@@ -182,18 +182,20 @@ def debiased_scores(params: MetricBias, pairs: Any, scored: Any, sentences: Any,
     """BERTScore with adapters: `all` has seen words of every attribute, `held_out` none of the attribute it scores."""
     e, a = params.encoder, params.adapters
 
-    def score(label: str, attributes: list[str] | None) -> tuple[Any, Any]:
-        examples = bias.augment_counterfactually(sentences, attributes, a.per_attribute, seed)
+    def score(label: str, held: tuple[str, ...]) -> tuple[Any, Any]:
+        seen = [x for x in pairs["groups"] if x not in held]
+        examples = bias.augment_counterfactually(sentences, seen, a.per_attribute, seed)
         weights = bias.train_debiasing_adapters(
             e.model, e.layer, examples, scored, a.neutral, a.bottleneck, a.distil, a.steps, a.batch_size,
             a.learning_rate, a.max_length, label, seed, params.device,
         )  # fmt: skip
-        return weights, metrics.score_matching(pairs, "bertscore", e.model, e.layer, params.device, adapters=weights)
+        only = list(held) or None
+        return weights, metrics.score_matching(
+            pairs, "bertscore", e.model, e.layer, params.device, adapters=weights, only=only
+        )
 
-    weights, everything = score("all", None)
-    parts = [
-        score(f"without-{'-'.join(held)}", [x for x in pairs["groups"] if x not in held])[1] for held in a.held_out
-    ]
+    weights, everything = score("all", ())
+    parts = [score(f"without-{'-'.join(held)}", held)[1] for held in a.held_out]
     held_out = bias.merge_outputs(parts, [list(held) for held in a.held_out])
     return {"weights": weights, "all": everything, "held_out": held_out}
 
@@ -217,24 +219,24 @@ def recorded_claims(recorded: dict[str, Any], attributes: list[str]) -> list[Cla
     ]  # fmt: skip
 
 
-def own_claims(pairs: Any, ngram: dict[str, Any], models: dict[int, dict[str, Any]]) -> list[Claim]:
+def own_claims(pairs: Any, ngram: dict[str, Any], models: dict[str, Any]) -> list[Claim]:
     """Our metrics with a model against our n-gram metrics, on the mean over attributes and on each attribute."""
     counted = mean_of([bias.measure_bias(score, pairs) for score in ngram.values()])
-    asked = [mean_of([bias.measure_bias(score, pairs) for score in group.values()]) for group in models.values()]
+    asked = mean_of([bias.measure_bias(score, pairs) for score in models.values()])
     statement = "Metrics with a language model are more biased than n-gram metrics"
     each = [(f"plm_more_biased_{a.replace('-', '_')}", f"{statement}: {a}", [a]) for a in pairs["groups"]]
     rows = [("plm_more_biased", f"{statement}, mean over attributes", pairs["groups"]), *each]
-    return [compare(name, text, asked, [counted] * len(asked), attributes) for name, text, attributes in rows]
+    return [compare(name, text, [asked], [counted], attributes) for name, text, attributes in rows]
 
 
-def adapter_claims(params: MetricBias, pairs: Any, original: dict[int, Any], debiased: dict[int, Any]) -> list[Claim]:
+def adapter_claims(params: MetricBias, pairs: Any, original: Any, debiased: dict[int, Any]) -> list[Claim]:
     """How much of the bias adapters take away, and what they cost."""
-    before = [bias.measure_bias(score, pairs) for score in original.values()]
-    wanted = [bias.combine_outputs([b], [CUT]) for b in before]
+    before = bias.measure_bias(original, pairs)
+    wanted = [bias.combine_outputs([before], [CUT])] * len(debiased)
 
     def cut(kind: str, groups: list[str]) -> list[Any]:
         after = [bias.measure_bias(group[kind], {**pairs, "groups": groups}) for group in debiased.values()]
-        return [bias.combine_outputs([b, a], [1.0, -1.0]) for b, a in zip(before, after, strict=True)]
+        return [bias.combine_outputs([before, a], [1.0, -1.0]) for a in after]
 
     held = [a for group in params.adapters.held_out for a in group]
     paper = PaperFigure(ours=8.73 - 4.21, baseline=CUT * 8.73, where=WHERE)
@@ -254,7 +256,7 @@ def adapter_claims(params: MetricBias, pairs: Any, original: dict[int, Any], deb
         ),
         Claim(
             id="adapters_keep_correlation", statement="The correlation with human scores falls by at most 0.01",
-            ours=[group["all"] for group in debiased.values()], baseline=list(original.values()), gold=pairs,
+            ours=[group["all"] for group in debiased.values()], baseline=[original] * len(debiased), gold=pairs,
             datasets=pairs["human"], margin=-LOSS, **kept,
         ),
     ]  # fmt: skip

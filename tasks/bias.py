@@ -106,15 +106,13 @@ def split_by_list(pairs: PairsToScore, measured: BiasArtifact) -> dict[str, floa
 
 
 @cached_task(name="augment_counterfactually")
-def augment_counterfactually(
-    sentences: Artifact, attributes: list[str] | None, per_attribute: int, seed: int
-) -> Artifact:
-    """Counterfactual sentences of the named attributes (None: all that have a word list), `counterfactuals.jsonl`."""
+def augment_counterfactually(sentences: Artifact, attributes: list[str], per_attribute: int, seed: int) -> Artifact:
+    """Counterfactual sentences of the named attributes, those that have a word list (`counterfactuals.jsonl`)."""
     from paperflows.components.bias.counterfactual import augment
     from paperflows.components.bias.word_lists import WORD_LISTS
     from paperflows.components.data.jsonl import write_jsonl
 
-    lists = {name: words for name, words in WORD_LISTS.items() if attributes is None or name in attributes}
+    lists = {name: words for name, words in WORD_LISTS.items() if name in attributes}
     found = augment(read_sentences(sentences), lists, per_attribute=per_attribute, seed=seed)
     with new_artifact() as (folder, artifact):
         write_jsonl(folder / "counterfactuals.jsonl", [vars(c) for c in found])

@@ -77,12 +77,14 @@ def score_matching(
     device: str,
     idf_from: Artifact | None = None,
     adapters: Artifact | None = None,
+    only: list[str] | None = None,
 ) -> Artifact:
     """BERTScore F1 ("bertscore") or the optimal-transport score ("moverscore") of all pairs, by group.
 
     Args:
         idf_from: sentences that word weights are counted in; None weighs all words alike.
         adapters: of `train_debiasing_adapters`.
+        only: groups that are scored; None for all.
     """
     from paperflows.components.generation_metrics.matching import bert_score, mover_score
     from paperflows.components.generation_metrics.token_states import inverse_document_frequency, load_token_encoder
@@ -91,8 +93,8 @@ def score_matching(
     encoder = load_token_encoder(model, layer=layer, adapters=folder, device=device)
     idf = None if idf_from is None else inverse_document_frequency(encoder.table(read_sentences(idf_from)))
     if metric == "bertscore":
-        return _store(pairs, lambda texts: bert_score(encoder, texts, idf=idf)[:, 2].tolist())
-    return _store(pairs, lambda texts: mover_score(encoder, texts, idf=idf).tolist())
+        return _store(pairs, lambda texts: bert_score(encoder, texts, idf=idf)[:, 2].tolist(), only)
+    return _store(pairs, lambda texts: mover_score(encoder, texts, idf=idf).tolist(), only)
 
 
 @cached_task(name="train_regression_metric", task_run_name="train_regression_metric-seed{seed}")
@@ -237,15 +239,16 @@ def correlate(scores: Artifact, pairs: PairsToScore) -> dict[str, float]:
     return {group: float(spearman(gold[group], found[group])) for group in gold}
 
 
-def _store(pairs: PairsToScore, score: Any) -> Artifact:
+def _store(pairs: PairsToScore, score: Any, only: list[str] | None = None) -> Artifact:
     """`score(pairs)` of all pairs at once, so that texts that occur in several groups are encoded once; by group."""
     import numpy as np
     from safetensors.numpy import save_file
 
-    rows = read_rows(open_artifact(pairs) / PAIRS)
+    wanted = [*pairs["groups"], *pairs["human"]] if only is None else only
+    rows = [row for row in read_rows(open_artifact(pairs) / PAIRS) if row["group"] in wanted]
     values = np.asarray(score([(row["candidate"], row["reference"]) for row in rows]), dtype=np.float64)
     groups = np.array([row["group"] for row in rows])
     with new_artifact() as (folder, artifact):
-        outputs = {group: values[groups == group].copy() for group in [*pairs["groups"], *pairs["human"]]}
+        outputs = {group: values[groups == group].copy() for group in wanted}
         save_file(outputs, folder / OUTPUTS)
     return artifact
