@@ -54,7 +54,7 @@ def open_writer(
         return MLMWriter(model, load_tokenizer(folder), device=device).write, {}
     from paperflows.components.annotation.llm import LLMWriter
 
-    llm = _llm(settings, "writer", device, work, opened)
+    llm = open_client(settings, "writer", device, work, opened)
     return LLMWriter(llm, model=settings.model).write, llm.usage.counters
 
 
@@ -67,11 +67,11 @@ def open_judge(settings: Annotator, device: str, work: Path, opened: ExitStack) 
         return EncoderJudge(load_encoder(settings.model, device=device).embed).score, {}
     from paperflows.components.annotation.llm import LLMJudge
 
-    llm = _llm(settings, "judge", device, work, opened)
+    llm = open_client(settings, "judge", device, work, opened)
     return LLMJudge(llm, model=settings.model).score, llm.usage.counters
 
 
-def _llm(settings: Annotator, stage: str, device: str, work: Path, opened: ExitStack) -> Any:
+def open_client(settings: Annotator, stage: str, device: str, work: Path, opened: ExitStack) -> Any:
     """A client whose completions are recorded beside the task's other work and traced to MLflow."""
     from paperflows.components.llm.backends import LLMSettings, open_llm
     from paperflows.components.llm.recording import Recorder
