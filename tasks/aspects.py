@@ -167,7 +167,7 @@ def encode_aspects(aspects: AspectsArtifact, encoder: Artifact, device: str) -> 
 
     loaded = load_aspect_encoder(str(open_artifact(encoder)), device=device)
     rows = [r for r in read_rows(open_artifact(aspects) / "aspects.jsonl") if r["sentence"] is not None]
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for split in SPLITS:
         table = aspect_states(loaded, [r for r in rows if r["split"] == split])
         tensors |= {f"{split}.states": table.flat[:-1].contiguous(), f"{split}.lengths": torch.tensor(table.lengths)}

@@ -62,12 +62,13 @@ def compare_with_published(recorded: dict[str, BiasArtifact]) -> Artifact:
 @cached_task(name="combine_outputs")
 def combine_outputs(artifacts: list[Artifact], weights: list[float]) -> Artifact:
     """The weighted sum of stored outputs, key by key (keys that all of them have)."""
+    import numpy as np
     from safetensors.numpy import load_file, save_file
 
     found = [load_file(open_artifact(a) / OUTPUTS) for a in artifacts]
     keys = sorted(set.intersection(*(set(f) for f in found)))
     with new_artifact() as (folder, artifact):
-        sums = {key: sum(w * f[key] for w, f in zip(weights, found, strict=True)) for key in keys}
+        sums = {key: np.sum([w * f[key] for w, f in zip(weights, found, strict=True)], axis=0) for key in keys}
         save_file(sums, folder / OUTPUTS)
     return artifact
 

@@ -128,7 +128,7 @@ def test_majority(judged: JudgedArtifact) -> ScoredArtifact:
     counts: dict[str, dict[int, int]] = {topic: {} for topic in judged["topics"]}
     for row in _rows(judged, "train"):
         counts[row["topic"]][row["score"]] = counts[row["topic"]].get(row["score"], 0) + 1
-    best = {topic: max(sorted(found), key=lambda s, f=found: f[s]) for topic, found in counts.items()}
+    best = {topic: max(sorted(found), key=found.__getitem__) for topic, found in counts.items()}
     rows = _rows(judged, "test")
     return _scored(judged, rows, np.array([best[row["topic"]] for row in rows]))
 

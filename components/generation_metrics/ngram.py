@@ -67,7 +67,7 @@ def _meteor() -> Score:
 
     nothing = _NoSynonyms()
     return lambda candidate, reference: float(
-        single_meteor_score(reference.split(), candidate.split(), wordnet=nothing)  # type: ignore[arg-type]
+        single_meteor_score(reference.split(), candidate.split(), wordnet=nothing)
     )
 
 
