@@ -22,15 +22,20 @@ def train_masked_lm(
     learning_rate: float,
     seed: int,
     device: str,
+    characters: int = 1000,
 ) -> ModelArtifact:
-    """A BERT with its own WordPiece vocabulary, trained on `sentences` with the masked-language-model loss."""
+    """A BERT with its own WordPiece vocabulary, trained on `sentences` with the masked-language-model loss.
+
+    Args:
+        characters: most of them in the vocabulary; some thousands give a character encoder for Chinese.
+    """
     import torch
 
     from paperflows.components.models.tiny_bert import mask_tokens, masked_lm_loss, tiny_bert, train_wordpiece
     from paperflows.components.training.batching import Batches, TokenTable
 
     texts = read_sentences(sentences)
-    tokenizer = train_wordpiece(texts, vocab_size=vocab_size)
+    tokenizer = train_wordpiece(texts, vocab_size=vocab_size, characters=characters)
     tokenizer.model_max_length = max_length
     model = tiny_bert(
         vocab_size=len(tokenizer), width=width, layers=layers, heads=heads, positions=max_length, seed=seed

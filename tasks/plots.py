@@ -72,6 +72,27 @@ def draw_lines(series: dict[str, list[tuple[float, float]]], path: Path, *, xlab
     _save(figure, path)
 
 
+def draw_radar(series: dict[str, dict[str, float]], path: Path, *, highest: float) -> None:
+    """One closed line a series over named directions, from 0 in the middle to `highest` at the rim."""
+    import math
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    axes = figure.add_subplot(projection="polar")
+    names = list(dict.fromkeys(name for values in series.values() for name in values))
+    angles = [2 * math.pi * i / len(names) for i in range(len(names))]
+    for place, (label, values) in enumerate(series.items()):
+        line = [values.get(name, 0.0) for name in names]
+        colour = PALETTE[place % len(PALETTE)]
+        axes.plot([*angles, angles[0]], [*line, line[0]], color=colour, label=label, lw=1.6)
+        axes.fill(angles, line, color=colour, alpha=0.12)
+    axes.set_xticks(angles, names)
+    axes.set_ylim(0, highest)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.05, 1.0))
+    _save(figure, path)
+
+
 def draw_histogram(values: dict[str, list[float]], path: Path, *, xlabel: str, bins: int = 30) -> None:
     """Overlaid histograms, one a series."""
     axes, figure = _axes(height=3.6)

@@ -241,11 +241,13 @@ class Music(_Row):
 
 
 class Prompt(_Row):
-    """A prompt without an answer."""
+    """A prompt, with recorded answers of models and their scores where there are some, by the models' names."""
 
     prompt: Text
     dimension: str | None = None
     subcomponent: str | None = None
+    answers: dict[str, str] | None = None
+    scores: dict[str, int] | None = None
 
 
 class Instruction(_Row):

@@ -84,6 +84,15 @@ def spearman(gold: Array, output: Array) -> Array:
         return (a * b).sum(-1) / np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
 
 
+def macro_f1(gold: Array, output: Array) -> Array:
+    """Unweighted mean of the F1 of each class of `gold`, along the last axis; both hold class numbers."""
+    scores = []
+    for label in np.unique(gold):
+        hit = ((gold == label) & (output == label)).sum(-1)
+        scores.append(2 * hit / np.maximum(1, (gold == label).sum(-1) + (output == label).sum(-1)))
+    return np.mean(scores, axis=0)
+
+
 def paired_bootstrap(
     datasets: Sequence[Paired],
     statistic: Statistic,

@@ -12,15 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-MOST_CHARACTERS = 1000  # characters in a vocabulary; the rarer ones become [UNK]
 
 
-def train_wordpiece(texts: Iterable[str], *, vocab_size: int) -> Any:
+def train_wordpiece(texts: Iterable[str], *, vocab_size: int, characters: int = 1000) -> Any:
     """A lower-casing BERT tokenizer with a WordPiece vocabulary of at most `vocab_size` learnt from `texts`.
 
     The same texts give the same pieces with the same ids. The library alone does not promise that: it numbers the
     continuing characters (`##a`) in the order of a randomly seeded hash table, and equally frequent merges are taken
     in the order of these numbers. So the characters are numbered here, in sorted order, before it starts.
+
+    Args:
+        characters: most of them in the vocabulary; the rarer ones become [UNK]. Each Chinese character is a word of its
+            own: with enough of them this is a character-level tokenizer for Chinese.
     """
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertTokenizer
@@ -32,7 +35,7 @@ def train_wordpiece(texts: Iterable[str], *, vocab_size: int) -> Any:
     frequency: Counter[str] = Counter()
     for word, count in words.items():
         frequency.update({c: count * n for c, n in Counter(word).items()})
-    alphabet = sorted(sorted(frequency, key=lambda c: (-frequency[c], c))[:MOST_CHARACTERS])
+    alphabet = sorted(sorted(frequency, key=lambda c: (-frequency[c], c))[:characters])
     continuing = sorted({f"##{c}" for word in words for c in word[1:]} & {f"##{c}" for c in alphabet})
     learner.train_from_iterator(
         texts,

@@ -1,0 +1,1 @@
+"""Social bias of metrics: how it is measured, and how it is reduced."""

@@ -1,0 +1,1 @@
+"""Metrics of generated text: n-gram overlap, matching of token states, regression, likelihood."""

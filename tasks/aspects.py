@@ -1,0 +1,253 @@
+"""Aspect sentiment: data as words, the fine-tuned encoder, and classifiers that read trees."""
+
+from typing import Any
+
+from paperflows.components.errors import InputError
+from paperflows.tasks.claims import GOLD, OUTPUTS
+from paperflows.tasks.data import DatasetArtifact, read_rows, read_split
+from paperflows.tasks.policy import cached_task
+from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.training import ModelArtifact, fit
+
+SPLITS = ("train", "validation", "test")
+
+
+class AspectsArtifact(Artifact):
+    """Aspects (`aspects.jsonl`), those that trees are made for marked by the number of their sentence in
+    `sentences.jsonl`; `gold.safetensors` holds the labels of the marked test aspects.
+    """
+
+    name: str
+    labels: list[str]
+    counts: dict[str, int]
+
+
+@cached_task(name="collect_aspects", task_run_name="collect_aspects-{dataset[name]}")
+def collect_aspects(dataset: DatasetArtifact, max_words: int, sentences: dict[str, int]) -> AspectsArtifact:
+    """Aspects as words, a sentence's aspects all in one split, and the sentences that get trees.
+
+    Args:
+        max_words: longer sentences are left out and counted.
+        sentences: how many sentences of each split get trees, the first ones.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from paperflows.components.data.jsonl import write_jsonl
+    from paperflows.components.syntax.words import aspect_of
+
+    counts = dict.fromkeys(("left_out.long", "left_out.shared", "left_out.no_word"), 0)
+    rows: list[dict[str, Any]] = []
+    numbers: dict[tuple[str, ...], int] = {}
+    seen: set[str] = set()
+    for split in reversed(SPLITS):
+        here: set[str] = set()
+        for row in read_split(dataset, split):
+            aspect = aspect_of(row)
+            if aspect is None or len(aspect.words) > max_words or aspect.sentence in seen:
+                which = "no_word" if aspect is None else "shared" if aspect.sentence in seen else "long"
+                counts[f"left_out.{which}"] += 1
+                continue
+            here.add(aspect.sentence)
+            marked = aspect.words in numbers or len(here) <= sentences[split]
+            number = numbers.setdefault(aspect.words, len(numbers)) if marked else None
+            inside = np.flatnonzero(aspect.inside).tolist()
+            rows.append(
+                {"split": split, "words": aspect.words, "inside": inside, "label": aspect.label, "sentence": number}
+            )
+            counts[split] = counts.get(split, 0) + 1
+            counts[f"{split}.with_trees"] = counts.get(f"{split}.with_trees", 0) + marked
+        seen |= here
+    labels = sorted({row["label"] for row in rows if row["split"] == "train"})
+    gold = [labels.index(r["label"]) for r in rows if r["split"] == "test" and r["sentence"] is not None]
+    with new_artifact() as (folder, artifact):
+        write_jsonl(folder / "aspects.jsonl", rows)
+        write_jsonl(folder / "sentences.jsonl", [{"words": list(words)} for words in numbers])
+        save_file({dataset["name"]: np.array(gold, dtype=np.float64)}, folder / GOLD)
+    return AspectsArtifact(**artifact, name=dataset["name"], labels=labels, counts=counts)
+
+
+@cached_task(name="finetune_aspect_encoder", task_run_name="finetune-{aspects[name]}")
+def finetune_aspect_encoder(
+    aspects: AspectsArtifact,
+    model: str,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    evaluations: int,
+    seed: int,
+    device: str,
+) -> ModelArtifact:
+    """The pure encoder with an MLP, end to end on all training aspects; validation macro-F1 picks the weights."""
+    import torch
+    import torch.nn.functional as F
+
+    from paperflows.components.evaluation.bootstrap import macro_f1
+    from paperflows.components.syntax.aspect_encoder import AspectEncoder, aspect_batches, load_aspect_encoder
+    from paperflows.components.training.batching import Batches
+
+    rows = read_rows(open_artifact(aspects) / "aspects.jsonl")
+    train, held_out = ([r for r in rows if r["split"] == split] for split in ("train", "validation"))
+    base = load_aspect_encoder(model)
+    torch.manual_seed(seed)
+    encoder = AspectEncoder(base, classes=len(aspects["labels"]))
+    inputs, checks = encoder.inputs(train), encoder.inputs(held_out)
+    gold = torch.tensor([aspects["labels"].index(r["label"]) for r in train])
+    wanted = torch.tensor([aspects["labels"].index(r["label"]) for r in held_out])
+    batches = Batches(batch_size=batch_size, seed=seed, lengths=inputs.lengths)
+
+    def batch_at(step: int) -> dict[str, Any]:
+        chosen = batches.at(step)
+        return {**inputs.pad(chosen), "gold": gold[chosen], "ids": chosen.tolist()}
+
+    def loss_fn(trained: Any, batch: Any) -> Any:
+        return F.cross_entropy(trained(batch["tokens"], batch["mask"], batch["aspect"]), batch["gold"])
+
+    def evaluate(trained: Any) -> float:
+        guesses = torch.zeros(len(held_out))
+        for chosen in aspect_batches(checks):
+            batch = {k: v.to(next(trained.parameters()).device) for k, v in checks.pad(chosen).items()}
+            logits = trained(batch["tokens"], batch["mask"], batch["aspect"])
+            guesses[chosen] = logits.argmax(-1).float().cpu()
+        return float(macro_f1(wanted.double().numpy(), guesses.double().numpy()))
+
+    settings = {"model": model, "steps": steps, "learning_rate": learning_rate, "seed": seed}
+    name = f"finetune-{aspects['name']}"
+    done = fit(
+        name, settings, encoder, batch_at, loss_fn, steps, learning_rate, seed, device,
+        evaluate=evaluate, evaluate_every=max(1, steps // evaluations),
+    )  # fmt: skip
+    with new_artifact() as (folder, artifact):
+        encoder.cpu().save(folder)
+    return ModelArtifact(**artifact, name=name, score=done.best_score, history=done.history)
+
+
+class TreeMeasures(Artifact):
+    """Closeness (minus ASD) of every test aspect that has a sentiment word, and means over them."""
+
+    asd: float
+    neighbours: float
+    count: int
+
+
+@cached_task(name="measure_trees", task_run_name="measure_trees-{label}")
+def measure_trees(aspects: AspectsArtifact, trees: Artifact, label: str) -> TreeMeasures:
+    """Aspects-sentiment distance over the test aspects, and how chain-like the trees are."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from paperflows.components.syntax.trees import distances, neighbour_share
+    from paperflows.components.syntax.words import sentiment_words
+
+    lexicon = sentiment_words()
+    found = [np.array(row["heads"]) for row in read_rows(open_artifact(trees) / "trees.jsonl")]
+    asd, neighbours = [], []
+    for row in read_rows(open_artifact(aspects) / "aspects.jsonl"):
+        if row["split"] != "test" or row["sentence"] is None:
+            continue
+        heads = found[row["sentence"]]
+        neighbours.append(neighbour_share(heads))
+        words = [i for i, word in enumerate(row["words"]) if word.lower() in lexicon and i not in row["inside"]]
+        if words:
+            asd.append(float(distances(heads)[np.ix_(row["inside"], words)].mean()))
+    if not asd:
+        raise InputError(f"dataset {aspects['name']!r}: no test sentence has a word of the sentiment lexicon")
+    with new_artifact() as (folder, artifact):
+        save_file({aspects["name"]: -np.array(asd)}, folder / OUTPUTS)
+    return TreeMeasures(**artifact, asd=float(np.mean(asd)), neighbours=float(np.mean(neighbours)), count=len(asd))
+
+
+@cached_task(name="encode_aspects", task_run_name="encode_aspects-{aspects[name]}")
+def encode_aspects(aspects: AspectsArtifact, encoder: Artifact, device: str) -> Artifact:
+    """The frozen last states of the words of every aspect that has a tree, by split (`states.safetensors`)."""
+    import torch
+    from safetensors.torch import save_file
+
+    from paperflows.components.syntax.aspect_encoder import aspect_states, load_aspect_encoder
+
+    loaded = load_aspect_encoder(str(open_artifact(encoder)), device=device)
+    rows = [r for r in read_rows(open_artifact(aspects) / "aspects.jsonl") if r["sentence"] is not None]
+    tensors: dict[str, Any] = {}
+    for split in SPLITS:
+        table = aspect_states(loaded, [r for r in rows if r["split"] == split])
+        tensors |= {f"{split}.states": table.flat[:-1].contiguous(), f"{split}.lengths": torch.tensor(table.lengths)}
+    with new_artifact() as (folder, artifact):
+        save_file(tensors, folder / "states.safetensors")
+    return artifact
+
+
+def _read_states(states: Artifact, split: str) -> Any:
+    from safetensors.torch import load_file
+
+    from paperflows.components.syntax.aspect_encoder import WordTable
+
+    tensors = load_file(open_artifact(states) / "states.safetensors")
+    return WordTable(tensors[f"{split}.states"], tensors[f"{split}.lengths"].numpy())
+
+
+@cached_task(name="train_aspect_models", task_run_name="train-{model}-{label}")
+def train_aspect_models(
+    aspects: AspectsArtifact,
+    states: Artifact,
+    trees: Artifact,
+    model: str,
+    label: str,
+    hidden: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    evaluations: int,
+    seeds: list[int],
+    device: str,
+) -> list[dict[str, Any]]:
+    """One kind of classifier on one kind of tree and the frozen states of the fine-tuned encoder, once a seed.
+
+    Returns:
+        An artifact a seed with the classes of the test aspects, and its macro-F1 and accuracy.
+    """
+    import numpy as np
+    import torch
+    from safetensors.numpy import load_file, save_file
+
+    from paperflows.components.evaluation.bootstrap import macro_f1
+    from paperflows.components.syntax.aspect_training import AspectData, predict_classes, train_classifier
+
+    folder = open_artifact(aspects)
+    rows = [r for r in read_rows(folder / "aspects.jsonl") if r["sentence"] is not None]
+    heads = [np.array(row["heads"]) for row in read_rows(open_artifact(trees) / "trees.jsonl")]
+    data = {
+        split: AspectData(
+            [r for r in rows if r["split"] == split],
+            heads,
+            _read_states(states, split),
+            aspects["labels"],
+        )
+        for split in SPLITS
+    }
+    gold = load_file(folder / GOLD)[aspects["name"]]
+    results = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        trained = train_classifier(
+            model, data["train"], data["validation"], hidden=hidden, steps=steps, batch_size=batch_size,
+            learning_rate=learning_rate, evaluations=evaluations, seed=seed, device=device,
+        )  # fmt: skip
+        classes = predict_classes(trained, data["test"])
+        with new_artifact() as (out, artifact):
+            save_file({aspects["name"]: classes}, out / OUTPUTS)
+        scores = {"f1": float(macro_f1(gold, classes)), "accuracy": float((gold == classes).mean())}
+        results.append({**artifact, **scores})
+    return results
+
+
+@cached_task(name="merge_datasets")
+def merge_datasets(artifacts: list[Artifact], file: str = OUTPUTS) -> Artifact:
+    """The outputs of several datasets as those of one system."""
+    from safetensors.numpy import load_file, save_file
+
+    merged: dict[str, Any] = {}
+    for artifact in artifacts:
+        merged |= load_file(open_artifact(artifact) / file)
+    with new_artifact() as (folder, out):
+        save_file(merged, folder / file)
+    return out
