@@ -22,6 +22,7 @@ from paperflows.tasks.reasoning import (
     Selection,
     aggregate_answers,
     chains_used,
+    describe_chains,
     score_chains,
     select_minority,
     vote_answers,
@@ -114,11 +115,12 @@ def aor(params: Aor) -> dict[str, Any]:
 def judged(params: Aor, data: Any, pool: Pool) -> dict[str, list[Any]]:
     """Scores by each judge of the pool, one artifact a seed; a program gives the same scores to all seeds."""
     if pool.judge in ("letters", "arithmetic"):
-        scores = score_chains(data, pool, pool.judge, 2, 1.0, 0, params.device)
+        scores = score_chains(data, pool, pool.judge, None, 2, 1.0, 0)
         return {pool.judge: [scores] * len(params.seeds)}
     v = params.verifier
     kinds = v.kinds[:1] if pool.judge == "llm" else v.kinds  # beside a language model it only weighs the votes
-    return {k: [score_chains(data, pool, k, v.folds, 1.0, seed, params.device) for seed in params.seeds] for k in kinds}
+    described = describe_chains(data, pool, "encoder" in v.kinds, params.device)
+    return {k: [score_chains(data, pool, k, described, v.folds, 1.0, seed) for seed in params.seeds] for k in kinds}
 
 
 def aggregate(params: Aor, data: Any, pool: Pool, scores: Any, seed: int, **changes: Any) -> Any:
@@ -206,8 +208,9 @@ def draw_curve(found: Any, params: Aor, data: Any, pool: Pool) -> None:
     if pool.judge != "verifier" or not params.verifier.curve:
         return
     kind, points = params.verifier.kinds[0], []
+    described = describe_chains(data, pool, "encoder" in params.verifier.kinds, params.device)
     for share in params.verifier.curve:
-        scores = score_chains(data, pool, kind, params.verifier.folds, share, params.seeds[0], params.device)
+        scores = score_chains(data, pool, kind, described, params.verifier.folds, share, params.seeds[0])
         votes = vote_answers(data, pool, scores)
         chosen = aggregate(params, data, pool, scores, params.seeds[0])
         points.append((scores["auc"], chosen["accuracy"] - votes["majority"]["accuracy"]))

@@ -50,6 +50,8 @@ def settings(root: Path) -> dict[str, str]:
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray gives its workers the lowest priority by default; a training should not wait for every other program
+        "RAY_worker_niceness": "0",
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(state / "dvc"),
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -17,6 +17,7 @@ from paperflows.tasks.progress import progress
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 
 SCORES = "scores.safetensors"
+INPUTS = "inputs.safetensors"
 
 
 class Pool(BaseModel):
@@ -80,9 +81,30 @@ class AggregationArtifact(ChoicesArtifact):
     examples: list[dict[str, Any]]
 
 
+@cached_task(name="describe_chains")
+def describe_chains(dataset: DatasetArtifact, pool: Pool, embed: bool, device: str) -> Artifact:
+    """`inputs.safetensors` for verifiers: what each chain states (N, F), how the others agree (N, 2) and, with `embed`,
+    MiniLM's embedding of each chain and its product with that of the question (N, 2D).
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from paperflows.components.reasoning import verifier
+    from paperflows.components.reasoning.recorded import read_questions
+
+    questions = read_questions(read_split(dataset, "test"), **pool.filters)
+    stated = np.array([verifier.features(q.text, c.text, c.answer) for q in questions for c in q.chains])
+    inputs = {"stated": stated.astype(np.float64), "evidence": verifier.evidence(questions)}
+    if embed:
+        inputs["encoder"] = _embedded(questions, device)
+    with new_artifact() as (folder, artifact):
+        save_file(inputs, folder / INPUTS)
+    return artifact
+
+
 @cached_task(name="score_chains", task_run_name="score_chains-{how}-seed{seed}")
 def score_chains(
-    dataset: DatasetArtifact, pool: Pool, how: str, folds: int, share: float, seed: int, device: str
+    dataset: DatasetArtifact, pool: Pool, how: str, described: Artifact | None, folds: int, share: float, seed: int
 ) -> ScoresArtifact:
     """Points of every chain by an offline judge that sees no gold answer of a question it judges.
 
@@ -90,27 +112,24 @@ def score_chains(
         how: "letters", "arithmetic" (programs), "trees", "pairwise" (verifiers on what the chain states), "encoder"
             (pairwise, with MiniLM's embeddings of question and chain) or "evidence" (trees, with the agreement of the
             other chains: votes by the back door, for comparison only).
+        described: from `describe_chains`; None where the judge is a program.
         share: of the training questions, for learning curves.
     """
     import numpy as np
-    from safetensors.numpy import save_file
+    from safetensors.numpy import load_file, save_file
 
     from paperflows.components.reasoning import steps, verifier
     from paperflows.components.reasoning.recorded import read_questions
 
     questions = read_questions(read_split(dataset, "test"), **pool.filters)
     right = verifier.correct(questions, pool.answer)
-    every = [(q.text, c.text, c.answer) for q in questions for c in q.chains]
-    if how in ("letters", "arithmetic"):
+    if described is None:
         judge = steps.score_letters if how == "letters" else steps.score_arithmetic
-        points = np.array([judge(*one) for one in every], dtype=np.float64)
+        points = np.array([judge(q.text, c.text, c.answer) for q in questions for c in q.chains], dtype=np.float64)
         probability = points / 10
     else:
-        inputs = np.array([verifier.features(*one) for one in every], dtype=np.float64)
-        if how == "evidence":
-            inputs = np.concatenate([inputs, verifier.evidence(questions)], axis=1)
-        if how == "encoder":
-            inputs = np.concatenate([inputs, _embedded(questions, device)], axis=1)
+        known = load_file(open_artifact(described) / INPUTS)
+        inputs = np.concatenate([known["stated"], known[how]], axis=1) if how in known else known["stated"]
         method: Literal["trees", "pairwise"] = "pairwise" if how in ("pairwise", "encoder") else "trees"
         scores = verifier.out_of_fold(questions, inputs, right, method=method, folds=folds, seed=seed, share=share)
         points = verifier.to_points(scores)
