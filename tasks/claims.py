@@ -37,7 +37,7 @@ class Claim(BaseModel):
     baseline: list[dict[str, Any]]
     gold: dict[str, Any] | None = None
     datasets: list[str]
-    statistic: Literal["spearman", "mean", "median", "f1", "accuracy_f1", "macro_f1", "ratio_of_sums"]
+    statistic: Literal["spearman", "mean", "median", "f1", "f1_gap", "accuracy_f1", "macro_f1", "ratio_of_sums"]
     compare: Literal["difference", "ratio"] = "difference"
     margin: float = Field(0.0, description="what the effect must exceed, in units of the metric")
     lower_is_better: bool = Field(False, description="the effect must stay below the margin instead (losses, seconds)")

@@ -42,6 +42,7 @@ def settings(root: Path) -> dict[str, str]:
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are too few on a busy machine
         "PREFECT_LOGGING_EXTRA_LOGGERS": "paperflows",
         "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",

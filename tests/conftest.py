@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
+# a test that waits for a busy machine is not a failing one
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 REPOSITORY = Path(__file__).parent.parent
 LAYERS = ("flows", "tasks", "components", "kernels")
 

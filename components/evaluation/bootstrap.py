@@ -58,6 +58,11 @@ def f1(gold: Array, output: Array) -> Array:
     return 2 * hits / np.maximum(said + true, 1e-12)
 
 
+def f1_gap(gold: Array, output: Array) -> Array:
+    """Difference of two systems' F1 from the counts of both (..., N, 6); the effect is a difference of differences."""
+    return f1(gold, output[..., :3]) - f1(gold, output[..., 3:])
+
+
 def accuracy_f1(gold: Array, output: Array) -> Array:
     """Mean of accuracy and F1 from (..., N, 4): right, hits, said, true; GLUE's measure of MRPC (gold is not read)."""
     return (output[..., 0].mean(-1) + f1(gold, output[..., 1:])) / 2

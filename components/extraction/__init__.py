@@ -1,0 +1,1 @@
+"""Records from text by a model that writes them: forms of the target, reading, scoring, demonstrations."""

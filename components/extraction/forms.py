@@ -1,0 +1,230 @@
+"""Forms in which a target is written and read: a Python function, UIE's brackets, JSON lines (CodeIE, section 3).
+
+A form writes the prompt of a sentence and the target of its records, and reads what a model wrote as raw records with
+counts of what was wrong. Texts are written by `json.dumps`, so that quotes and backslashes survive both ways. Nothing
+that is read is ever executed.
+"""
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from paperflows.components.extraction.records import ENTITY_KEYS, RELATION_KEYS, Record, Schema
+
+END = "# END"
+LONGEST = 5000  # characters of a line that is read
+HEADS = ("def named_entity_recognition(", "def relation_extraction(")  # a prompt that a model repeats
+
+
+@dataclass
+class Read:
+    """Raw records, none checked against a schema yet, and what could not be read.
+
+    `counts`: ill_formed (lines that are no record), truncated (a last line that is cut), extra_keys.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class Form(Protocol):
+    """One way of writing."""
+
+    name: str
+
+    def prompt(self, sentence: str, schema: Schema) -> str:
+        """What the model is given; it ends where the target begins."""
+
+    def target(self, records: Sequence[Record], schema: Schema) -> str:
+        """What the model should write."""
+
+    def read(self, text: str, schema: Schema) -> Read:
+        """What a model wrote."""
+
+
+class Code:
+    """A function whose body appends records to a list ("pl-func")."""
+
+    name = "code"
+
+    def prompt(self, sentence: str, schema: Schema) -> str:
+        """Head, docstring, the sentence, an empty list and a comment."""
+        if schema.relations:
+            head, what, target = "relation_extraction", "the relations of named entities", "entity_relation_list"
+            comment = "extracted relations"
+        else:
+            head, what, target = "named_entity_recognition", "named entities", "entity_list"
+            comment = "extracted named entities"
+        return (
+            f'def {head}(input_text):\n\t""" extract {what} from the input_text . """\n'
+            f"\tinput_text = {json.dumps(sentence, ensure_ascii=False)}\n\t{target} = []\n\t# {comment}\n"
+        )
+
+    def target(self, records: Sequence[Record], schema: Schema) -> str:
+        """One `append` a record."""
+        name = "entity_relation_list" if schema.relations else "entity_list"
+        return "".join(f"\t{name}.append({json.dumps(record, ensure_ascii=False)})\n" for record in records)
+
+    def read(self, text: str, schema: Schema) -> Read:
+        """Every line that is a call of `append` with a dictionary of texts, however it is indented or quoted."""
+        found = Read()
+        lines = _answer_lines(text)
+        for place, line in enumerate(lines):
+            stripped = line.strip()
+            if not stripped or stripped.startswith(("#", "```", '"""', "return", "print")):
+                continue
+            record, extra = _appended(stripped, _keys(schema))
+            if record is not None:
+                found.records.append(record)
+                found.counts["extra_keys"] += extra
+            elif place == len(lines) - 1 and "append" in stripped and not text.endswith("\n"):
+                found.counts["truncated"] += 1
+            else:
+                found.counts["ill_formed"] += 1
+        return found
+
+
+class Brackets:
+    """UIE's structured extraction language with its short marks ("nl-sel")."""
+
+    name = "sel"
+
+    def prompt(self, sentence: str, schema: Schema) -> str:
+        """The text and a cue."""
+        cue = (
+            "The relations of named entities in the text: " if schema.relations else "The named entities in the text: "
+        )
+        return f'The text is : "{sentence}". {cue}'
+
+    def target(self, records: Sequence[Record], schema: Schema) -> str:
+        """`<0> type <5> span <1>` an entity; a relation is nested in its first entity."""
+        parts = []
+        for record in records:
+            if schema.relations:
+                inner = f"<0> {record['rel_type']} <5> {record['ent2_type']} : {record['ent2_text']} <1> "
+                parts.append(f"<0> {record['ent1_type']} <5> {record['ent1_text']} {inner}<1>")
+            else:
+                parts.append(f"<0> {record['type']} <5> {record['text']} <1>")
+        return f"<0> {' '.join(parts)} <1>\n" if parts else "<0> <1>\n"
+
+    def read(self, text: str, schema: Schema) -> Read:
+        """Every innermost bracket (entities), or bracket in a bracket (relations); what is not closed is counted."""
+        found = Read()
+        line = _cut(text).split("\n")[0]
+        opened, closed = line.count("<0>"), line.count("<1>")
+        found.counts["ill_formed"] += int(opened != closed or opened == 0)
+        body = r"((?:(?!<[015]>).)+?)"
+        if schema.relations:
+            pattern = rf"<0>\s*{body}\s*<5>\s*{body}\s*((?:<0>(?:(?!<[01]>).)*<1>\s*)+)"
+            for kind, span, inner in re.findall(pattern, line):
+                for relation, tail in re.findall(rf"<0>\s*{body}\s*<5>\s*{body}\s*<1>", inner):
+                    tail_type, separator, tail_text = tail.partition(" : ")
+                    if not separator:
+                        found.counts["ill_formed"] += 1
+                        continue
+                    values = (relation, kind, span, tail_type, tail_text)
+                    found.records.append(dict(zip(RELATION_KEYS, (v.strip() for v in values), strict=True)))
+        else:
+            for kind, span in re.findall(rf"<0>\s*{body}\s*<5>\s*{body}\s*<1>", line):
+                found.records.append({"text": span.strip(), "type": kind.strip()})
+        return found
+
+
+class JSONLines:
+    """A JSON object a line."""
+
+    name = "json"
+
+    def prompt(self, sentence: str, schema: Schema) -> str:
+        """The text and a cue."""
+        return f"text: {json.dumps(sentence, ensure_ascii=False)}\n"
+
+    def target(self, records: Sequence[Record], schema: Schema) -> str:
+        """The records."""
+        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+    def read(self, text: str, schema: Schema) -> Read:
+        """Every line that is an object of texts."""
+        found = Read()
+        lines = [line for line in _cut(text).split("\n") if line.strip()]
+        for place, line in enumerate(lines):
+            try:
+                value = json.loads(line[:LONGEST])
+            except (ValueError, RecursionError):
+                cut = place == len(lines) - 1 and not text.endswith("\n")
+                found.counts["truncated" if cut else "ill_formed"] += 1
+                continue
+            record, extra = _texts(value, _keys(schema)) if isinstance(value, dict) else (None, 0)
+            if record is None:
+                found.counts["ill_formed"] += 1
+            else:
+                found.records.append(record)
+                found.counts["extra_keys"] += extra
+        return found
+
+
+FORMS: dict[str, Form] = {form.name: form for form in (Code(), Brackets(), JSONLines())}
+
+
+def _keys(schema: Schema) -> tuple[str, ...]:
+    return RELATION_KEYS if schema.relations else ENTITY_KEYS
+
+
+def _cut(text: str) -> str:
+    """The answer alone: up to the end mark, a fence that closes it, or a new function."""
+    text = text.split(END)[0]
+    if "```" in text:
+        parts = text.split("```")
+        fenced = parts[1].removeprefix("python").removeprefix("json").lstrip("\n") if len(parts) > 1 else ""
+        text = fenced if fenced.strip() else parts[0]
+    return (
+        re.split(r"(?m)^\s*(?:async\s+)?def\s|^\s*class\s", text)[0] if not text.lstrip().startswith("def ") else text
+    )
+
+
+def _answer_lines(text: str) -> list[str]:
+    """Lines of the answer; a repeated prompt before it (head, sentence, empty list) is passed over."""
+    lines = _cut(text).split("\n")
+    if lines and lines[0].lstrip().startswith(HEADS):
+        start = next((i for i, line in enumerate(lines) if re.search(r"=\s*\[\s*\]", line)), len(lines) - 1)
+        lines = lines[start + 1 :]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
+
+
+def _appended(line: str, keys: Sequence[str]) -> tuple[Record | None, int]:
+    """The dictionary that a line appends, and how many keys it has too many; None when it is no such line."""
+    if len(line) > LONGEST:
+        return None, 0
+    try:
+        tree = ast.parse(line, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None, 0
+    if not (isinstance(tree, ast.Call) and isinstance(tree.func, ast.Attribute) and tree.func.attr == "append"):
+        return None, 0
+    if len(tree.args) != 1 or tree.keywords:
+        return None, 0
+    value = tree.args[0]
+    pairs: dict[Any, Any] = {}
+    if isinstance(value, ast.Dict):
+        pairs = {_constant(k): _constant(v) for k, v in zip(value.keys, value.values, strict=True)}
+    elif (
+        isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "dict" and not value.args
+    ):
+        pairs = {keyword.arg: _constant(keyword.value) for keyword in value.keywords}
+    return _texts(pairs, keys)
+
+
+def _texts(value: dict[Any, Any], keys: Sequence[str]) -> tuple[Record | None, int]:
+    if not all(isinstance(value.get(key), str) for key in keys):
+        return None, 0
+    return {key: value[key] for key in keys}, len(value) - len(keys)
+
+
+def _constant(node: ast.expr | None) -> Any:
+    return node.value if isinstance(node, ast.Constant) else None

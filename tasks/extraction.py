@@ -1,0 +1,430 @@
+"""Train small models that write records in one form or another, and measure what a parser recovers."""
+
+import json
+import shutil
+from typing import Any
+
+from paperflows.components.errors import InputError, ServiceError
+from paperflows.tasks.annotators import Annotator, open_client
+from paperflows.tasks.claims import OUTPUTS
+from paperflows.tasks.data import DatasetArtifact, read_split
+from paperflows.tasks.environment import state_folder
+from paperflows.tasks.policy import cached_task, current_key
+from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.training import ModelArtifact, fit
+
+TEXT, VOCABULARY, WEIGHTS = "text.txt", "vocabulary.json", "decoder.safetensors"
+
+
+class ExtractorArtifact(Artifact):
+    """`outputs.safetensors`: dataset -> (N, 3) hits, said, true a test sentence; `<dataset>.errors` -> (N,) whether its
+    structure is broken; `<dataset>.nats` -> (N, 2) nats of the reference target and its records. `answers.jsonl`: what
+    was written.
+    """
+
+    f1: float
+    counts: dict[str, float]
+    history: list[dict[str, float]]
+
+
+@cached_task(name="collect_code")
+def collect_code(characters: int) -> Artifact:
+    """Source of the running interpreter's standard library, in the order of its files, at most `characters`."""
+    import sysconfig
+    from pathlib import Path
+
+    root, parts, size = Path(sysconfig.get_paths()["stdlib"]), [], 0
+    for path in sorted(root.glob("*.py")):
+        text = path.read_text(encoding="utf-8", errors="strict")[: characters - size]
+        parts.append(text)
+        size += len(text)
+        if size >= characters:
+            break
+    with new_artifact() as (folder, artifact):
+        (folder / TEXT).write_text("".join(parts), encoding="utf-8")
+    return artifact
+
+
+@cached_task(name="collect_prose")
+def collect_prose(dataset: DatasetArtifact, characters: int) -> Artifact:
+    """Texts of a train split, a line each, at most `characters`.
+
+    Raises:
+        InputError: the rows hold no text.
+    """
+    lines = [row["text"] for row in read_split(dataset, "train") if isinstance(row.get("text"), str)]
+    if not lines:
+        raise InputError(f"dataset {dataset['name']!r}: its rows hold no text to learn a language model from")
+    with new_artifact() as (folder, artifact):
+        (folder / TEXT).write_text("\n".join(lines)[:characters], encoding="utf-8")
+    return artifact
+
+
+@cached_task(name="learn_vocabulary")
+def learn_vocabulary(corpora: list[Artifact], size: int) -> Artifact:
+    """One byte-level vocabulary for all corpora, learnt from equal shares of them."""
+    from paperflows.components.extraction.targets import train_vocabulary
+
+    texts = [(open_artifact(corpus) / TEXT).read_text(encoding="utf-8") for corpus in corpora]
+    least = min(len(text) for text in texts)
+    lines = [line for text in texts for line in text[:least].split("\n")]
+    with new_artifact() as (folder, artifact):
+        train_vocabulary(lines, size=size).save(str(folder / VOCABULARY))
+    return artifact
+
+
+@cached_task(name="train_target_lm", task_run_name="{name}-lm-seed{seed}")
+def train_target_lm(
+    name: str, corpus: Artifact, vocabulary: Artifact, model: dict[str, Any], steps: int, batch_size: int,
+    learning_rate: float, seed: int, device: str,
+) -> ModelArtifact:  # fmt: skip
+    """Train the decoder alone as a language model of one corpus, before it sees any target.
+
+    Args:
+        model: width, layers, heads, positions of the decoder.
+    """
+    import numpy as np
+    import torch
+    import torch.nn.functional as F
+    from safetensors.torch import save_model
+
+    from paperflows.components.extraction.copy_model import Decoder
+
+    words = _vocabulary(vocabulary)
+    ids = np.array(words.encode((open_artifact(corpus) / TEXT).read_text(encoding="utf-8")).ids)
+    length = min(128, model["positions"])
+    if len(ids) <= length * batch_size:
+        raise InputError(f"the {name} corpus gives {len(ids)} tokens; one batch needs {length * batch_size}")
+    torch.manual_seed(seed)
+    decoder = Decoder(vocabulary=words.get_vocab_size(), **model)
+
+    def batch_at(step: int) -> dict[str, Any]:
+        starts = np.random.default_rng([seed, step]).integers(0, len(ids) - length, batch_size)
+        return {"tokens": torch.from_numpy(ids[starts[:, None] + np.arange(length)]), "ids": starts.tolist()}
+
+    def loss_fn(trained: Any, batch: Any) -> Any:
+        said = trained(batch["tokens"][:, :-1])
+        return F.nll_loss(said.flatten(0, 1), batch["tokens"][:, 1:].flatten())
+
+    done = fit(
+        f"{name}-lm-seed{seed}", {"corpus": name, "steps": steps, "seed": seed}, decoder, batch_at, loss_fn, steps,
+        learning_rate, seed, device,
+    )  # fmt: skip
+    with new_artifact() as (out, artifact):
+        save_model(decoder.cpu(), str(out / WEIGHTS))
+    return ModelArtifact(**artifact, name=name, score=None, history=done.history)
+
+
+@cached_task(name="train_extractor", task_run_name="{form}-{data[name]}-{size}-seed{seed}")
+def train_extractor(
+    form: str, decoder: ModelArtifact, vocabulary: Artifact, encoder: Artifact, data: DatasetArtifact,
+    names: dict[str, str], relations: bool, size: int, evaluated: int, training: dict[str, Any],
+    model: dict[str, Any], seed: int, device: str,
+) -> ExtractorArtifact:  # fmt: skip
+    """Train a copy model to write the records of `size` training sentences in one form; score it on test sentences.
+
+    Training sentences that stand in the test split word for word are left out.
+
+    Args:
+        form: code, sel or json.
+        decoder: the pre-trained decoder that it starts from.
+        training: steps, batch_size, learning_rate, encoder_rate (factor), max_length, longest (tokens of a target).
+    """
+    import numpy as np
+    import torch
+    from safetensors.torch import load_model
+    from transformers import AutoModel
+
+    from paperflows.components.extraction.copy_model import CopyModel, Decoder
+    from paperflows.components.extraction.forms import FORMS
+    from paperflows.components.extraction.targets import read_source, write_target
+    from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
+
+    t, words = training, _vocabulary(vocabulary)
+    some, test, schema, dropped = _split(data, names, relations, size, evaluated, seed)
+    folder = str(open_artifact(encoder))
+    tokenizer = load_tokenizer(folder)
+    torch.manual_seed(seed)
+    writer = Decoder(vocabulary=words.get_vocab_size(), **model)
+    load_model(writer, str(open_artifact(decoder) / WEIGHTS))
+    whole = CopyModel(load_pretrained(AutoModel, folder), writer)
+    sources = [read_source(s, tokenizer, max_length=t["max_length"]) for s in some]
+    targets = [
+        write_target(s, source, FORMS[form], schema, words)[: model["positions"]]
+        for s, source in zip(some, sources, strict=True)
+    ]
+
+    def batch_at(step: int) -> dict[str, Any]:
+        rows = np.random.default_rng([seed, step]).integers(0, len(some), t["batch_size"])
+        ids = _pad([sources[i].ids for i in rows], tokenizer.pad_token_id)
+        return {
+            "source": ids, "mask": (ids != tokenizer.pad_token_id).long(),
+            "target": _pad([targets[i] for i in rows], -100), "ids": rows.tolist(),
+        }  # fmt: skip
+
+    label = f"{decoder['name']}-lm, {form}, {data['name']}, {size} sentences, seed {seed}"
+    done = fit(
+        label, {"form": form, "lm": decoder["name"], "size": size, "seed": seed, **t}, whole, batch_at,
+        lambda m, b: m(b["source"], b["mask"], b["target"]), t["steps"], t["learning_rate"], seed, device,
+        rates={"encoder.": t["encoder_rate"]},
+    )  # fmt: skip
+    answers, nats = _write_all(whole, test, tokenizer, words, FORMS[form], schema, t)
+    return _scored(data["name"], answers, nats, test, schema, form, done.history, dropped)
+
+
+@cached_task(name="tag_entities", task_run_name="tags-{data[name]}-{size}-seed{seed}")
+def tag_entities(
+    encoder: Artifact, data: DatasetArtifact, names: dict[str, str], size: int, evaluated: int,
+    training: dict[str, Any], seed: int, device: str,
+) -> ExtractorArtifact:  # fmt: skip
+    """The same sentences, encoder and steps with a tag for each word instead of a written target (entities alone)."""
+    import numpy as np
+    import torch
+    from transformers import AutoModel
+
+    from paperflows.components.extraction.tagger import EntityTagger
+    from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
+
+    t = training
+    some, test, schema, dropped = _split(data, names, False, size, evaluated, seed)
+    folder = str(open_artifact(encoder))
+    tokenizer = load_tokenizer(folder)
+    torch.manual_seed(seed)
+    tagger = EntityTagger(load_pretrained(AutoModel, folder), schema)
+
+    def batch_at(step: int) -> dict[str, Any]:
+        rows = np.random.default_rng([seed, step]).integers(0, len(some), t["batch_size"])
+        batch = tagger.encode([some[i] for i in rows], tokenizer, max_length=t["max_length"])
+        return {"input": batch, "ids": rows.tolist()}
+
+    done = fit(
+        f"tags, {data['name']}, {size} sentences, seed {seed}", {"form": "tags", "size": size, "seed": seed, **t},
+        tagger, batch_at, lambda m, b: getattr(m, "module", m).loss(b["input"]), t["steps"], t["learning_rate"], seed,
+        device, rates={"encoder.": t["encoder_rate"]},
+    )  # fmt: skip
+    located = tagger.eval().predict(test, tokenizer, max_length=t["max_length"])
+    return _stored(data["name"], located, None, test, schema, [], done.history, dropped)
+
+
+@cached_task(
+    name="ask_in_context", retries=2, retry_on=(ServiceError,), task_run_name="{form}-{data[name]}-shots{seed}"
+)
+def ask_in_context(
+    form: str, model: Annotator, data: DatasetArtifact, names: dict[str, str], relations: bool, shots: int,
+    evaluated: int, longest: int, seed: int, device: str,
+) -> ExtractorArtifact:  # fmt: skip
+    """Ask a language model to go on after demonstrations (the paper's method), and score what it writes.
+
+    Where the prompt is too long for the model, demonstrations are dropped from the front, one more each time.
+
+    Args:
+        shots: demonstrations for each type, and without any annotation.
+    """
+    from contextlib import ExitStack
+
+    from paperflows.components.extraction.demonstrations import draw_shots, few_shot_prompt
+    from paperflows.components.extraction.forms import END, FORMS
+    from paperflows.components.llm.request import Request
+
+    some, test, schema, dropped = _split(data, names, relations, None, evaluated, seed)
+    shown = draw_shots(some, schema, shots, seed=seed)
+    answers, todo = [""] * len(test), list(range(len(test)))
+    work = state_folder() / "checkpoints" / current_key()
+    with ExitStack() as opened:
+        client = open_client(model, "extractor", device, work, opened)
+        while todo:
+            requests = [
+                Request(
+                    model=model.model, prompt=few_shot_prompt(FORMS[form], shown, test[i], schema), temperature=0.0,
+                    max_tokens=longest, stop=(END,), tags={"stage": "extract", "item": str(i)},
+                )
+                for i in todo
+            ]  # fmt: skip
+            replies = [reply for (reply,) in client.run(requests)]
+            too_long = [i for i, r in zip(todo, replies, strict=True) if "context_length" in (r.error or "")]
+            for i, reply in zip(todo, replies, strict=True):
+                answers[i] = reply.text
+            todo = too_long if shown else []
+            shown = shown[1:]
+        usage = {f"llm.{k}": float(v) for k, v in client.usage.counters.items()}
+    found = _scored(data["name"], answers, None, test, schema, form, [], dropped)
+    shutil.rmtree(work, ignore_errors=True)
+    return ExtractorArtifact(**{**found, "counts": {**found["counts"], **usage}})
+
+
+@cached_task(name="pair_outputs")
+def pair_outputs(first: ExtractorArtifact, second: ExtractorArtifact, names: list[str]) -> Artifact:
+    """The counts of two systems side by side, dataset -> (N, 6)."""
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    a, b = (load_file(open_artifact(one) / OUTPUTS) for one in (first, second))
+    with new_artifact() as (folder, artifact):
+        save_file({name: np.concatenate([a[name], b[name]], axis=1) for name in names}, folder / OUTPUTS)
+    return artifact
+
+
+class Recovered(Artifact):
+    """`outputs.safetensors`: `lines` -> (M, 2) records found, records left in the damaged text; with the shares."""
+
+    kinds: dict[str, float]
+    recall: float
+    invented: int
+
+
+@cached_task(name="corrupt_targets")
+def corrupt_targets(
+    data: DatasetArtifact, names: dict[str, str], relations: bool, rates: list[float]
+) -> dict[str, Recovered]:
+    """Damage the gold targets of the test split in code form in every way, and read them with our parser, with the
+    official expressions, and with one that would find 99 of 100: records found of those that are still written.
+    """
+    from collections import Counter
+    from random import Random
+
+    from paperflows.components.extraction.corruption import KINDS, corrupt, official_records
+    from paperflows.components.extraction.forms import FORMS
+    from paperflows.components.extraction.records import (
+        ENTITY_KEYS,
+        RELATION_KEYS,
+        read_sentences,
+        records_of,
+        schema_of,
+    )
+
+    sentences = read_sentences(read_split(data, "test"), names)
+    schema = schema_of(sentences, relations=relations)
+    keys = RELATION_KEYS if relations else ENTITY_KEYS
+    form = FORMS["code"]
+    found: dict[str, list[tuple[str, int, int, int]]] = {"ours": [], "official": []}
+    for kind in KINDS:
+        for rate in rates:
+            random = Random(f"{kind} {rate}")
+            for sentence in sentences:
+                records = records_of(sentence, schema)
+                text, kept = corrupt(form.target(records, schema), kind, rate, random)
+                wanted = [records[i] for i in sorted(kept)]
+                for who, read in (
+                    ("ours", form.read(text, schema).records), ("official", official_records(text, keys)),
+                ):  # fmt: skip
+                    same = sum((Counter(map(str, wanted)) & Counter(map(str, read))).values())
+                    found[who].append((kind, same, len(wanted), len(read) - same))
+    almost = [(kind, 0.99 * left, left, 0) for kind, _, left, _ in found["ours"]]
+    return {who: _recovered(rows) for who, rows in {**found, "almost": almost}.items()}
+
+
+def _recovered(rows: list[Any]) -> Recovered:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    lines = np.array([[same, left] for _, same, left, _ in rows], dtype=np.float64)
+    kinds = {}
+    for kind in dict.fromkeys(row[0] for row in rows):
+        mine = lines[[row[0] == kind for row in rows]]
+        kinds[kind] = float(mine[:, 0].sum() / max(1.0, mine[:, 1].sum()))
+    with new_artifact() as (folder, artifact):
+        save_file({"lines": lines}, folder / OUTPUTS)
+    recall = float(lines[:, 0].sum() / max(1.0, lines[:, 1].sum()))
+    return Recovered(**artifact, kinds=kinds, recall=recall, invented=int(sum(row[3] for row in rows)))
+
+
+def _split(
+    data: DatasetArtifact, names: dict[str, str], relations: bool, size: int | None, evaluated: int, seed: int
+) -> tuple[Any, Any, Any, int]:
+    from random import Random
+
+    from paperflows.components.extraction.demonstrations import without
+    from paperflows.components.extraction.records import read_sentences, schema_of
+
+    train, test = (read_sentences(read_split(data, split), names) for split in ("train", "test"))
+    schema = schema_of(train, relations=relations)
+    clean = without(train, test)
+    if size is not None and len(clean) < size:
+        raise InputError(f"dataset {data['name']!r}: {size} training sentences were asked for, it has {len(clean)}")
+    shuffled = list(clean)
+    Random(seed).shuffle(shuffled)
+    return shuffled[:size], test[:evaluated], schema, len(train) - len(clean)
+
+
+def _write_all(whole: Any, test: Any, tokenizer: Any, words: Any, form: Any, schema: Any, t: dict[str, Any]) -> Any:
+    """What the model writes for each test sentence, and the nats (N,) of its reference target."""
+    import numpy as np
+    import torch
+
+    from paperflows.components.extraction.targets import read_source, spell, write_target
+    from paperflows.components.training.batching import token_budget_batches
+
+    whole.eval()
+    device = next(whole.parameters()).device
+    sources = [read_source(s, tokenizer, max_length=t["max_length"]) for s in test]
+    answers, nats = [""] * len(test), np.zeros(len(test))
+    for rows in token_budget_batches(np.array([len(s.ids) for s in sources]), budget=2048):
+        ids = _pad([sources[i].ids for i in rows], tokenizer.pad_token_id).to(device)
+        mask = (ids != tokenizer.pad_token_id).long()
+        limit = whole.decoder.positions + 1
+        target = [write_target(test[i], sources[i], form, schema, words)[:limit] for i in rows]
+        with torch.inference_mode():
+            gold, memory = _pad(target, -100).to(device), whole.read(ids, mask)
+            said = whole.decoder(gold[:, :-1].clamp(min=0), memory, mask)
+            wanted = gold[:, 1:].clamp(min=0)[..., None]
+            nats[rows] = -(said.gather(-1, wanted)[..., 0] * (gold[:, 1:] >= 0)).sum(1).cpu().double().numpy()
+            written = whole.decoder.write(memory, mask, longest=t["longest"])
+        for i, numbers in zip(rows, written, strict=True):
+            answers[i] = spell(numbers, sources[i], words)
+    return answers, nats
+
+
+def _scored(
+    name: str, answers: list[str], nats: Any, test: Any, schema: Any, form: str, history: Any, dropped: int
+) -> ExtractorArtifact:
+    from paperflows.components.extraction.forms import FORMS
+    from paperflows.components.extraction.scoring import locate
+
+    read = [FORMS[form].read(answer, schema) for answer in answers]
+    located = [locate(r.records, sentence, schema) for r, sentence in zip(read, test, strict=True)]
+    for one, r in zip(located, read, strict=True):
+        one.counts.update(r.counts)
+    lines = [
+        {"text": s.text, "answer": a, **dict(one.counts)} for s, a, one in zip(test, answers, located, strict=True)
+    ]
+    return _stored(name, located, nats, test, schema, lines, history, dropped)
+
+
+def _stored(
+    name: str, located: Any, nats: Any, test: Any, schema: Any, lines: list[Any], history: Any, dropped: int
+) -> ExtractorArtifact:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from paperflows.components.evaluation.bootstrap import f1
+    from paperflows.components.extraction.scoring import counts_of
+
+    counts = np.stack([counts_of(one, sentence, schema) for one, sentence in zip(located, test, strict=True)])
+    broken = np.array([float(one.counts["ill_formed"] + one.counts["truncated"] > 0) for one in located])
+    totals = {n: sum(o.counts[n] for o in located) for n in sorted({n for o in located for n in o.counts})}
+    outputs = {name: counts, f"{name}.errors": broken}
+    rates = {"structural_errors": float(broken.mean()), "dropped": float(dropped)}
+    if nats is not None:
+        records = counts[:, 2]
+        outputs[f"{name}.nats"] = np.stack([nats, records], axis=1)
+        rates["nats_a_record"] = float(nats.sum() / max(1.0, records.sum()))
+    with new_artifact() as (folder, artifact):
+        save_file(outputs, folder / OUTPUTS)
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / "answers.jsonl").write_text(text, encoding="utf-8")
+    return ExtractorArtifact(
+        **artifact, f1=float(f1(np.zeros(1), counts)), counts={**{k: float(v) for k, v in totals.items()}, **rates},
+        history=history,
+    )  # fmt: skip
+
+
+def _vocabulary(artifact: Artifact) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(open_artifact(artifact) / VOCABULARY))
+
+
+def _pad(rows: list[list[int]], value: int) -> Any:
+    import torch
+
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=value)

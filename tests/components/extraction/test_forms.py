@@ -1,0 +1,118 @@
+"""Writing and reading back, on hand-worked cases, for any records, and for any text at all."""
+
+import json
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paperflows.components.extraction.corruption import KINDS, corrupt, official_records
+from paperflows.components.extraction.forms import FORMS
+from paperflows.components.extraction.records import ENTITY_KEYS, Schema, Sentence, Span, bio_spans, records_of
+
+NER = Schema(("location", "person"))
+RE = Schema(("location", "person"), ("live in",))
+SENTENCE = Sentence(
+    ("Ann", "Lee", "lives", "in", "Oslo"), (Span(0, 2, "person"), Span(4, 5, "location")), ((0, 1, "live in"),)
+)
+
+
+def test_code_of_entities():
+    form = FORMS["code"]
+    assert form.prompt(SENTENCE.text, NER) == (
+        'def named_entity_recognition(input_text):\n\t""" extract named entities from the input_text . """\n'
+        '\tinput_text = "Ann Lee lives in Oslo"\n\tentity_list = []\n\t# extracted named entities\n'
+    )
+    assert form.target(records_of(SENTENCE, NER), NER) == (
+        '\tentity_list.append({"text": "Ann Lee", "type": "person"})\n'
+        '\tentity_list.append({"text": "Oslo", "type": "location"})\n'
+    )
+
+
+def test_brackets():
+    assert (
+        FORMS["sel"].target(records_of(SENTENCE, NER), NER)
+        == "<0> <0> person <5> Ann Lee <1> <0> location <5> Oslo <1> <1>\n"
+    )
+    target = FORMS["sel"].target(records_of(SENTENCE, RE), RE)
+    assert target == "<0> <0> person <5> Ann Lee <0> live in <5> location : Oslo <1> <1> <1>\n"
+    assert FORMS["sel"].read(target, RE).records == records_of(SENTENCE, RE)
+
+
+WORDS = st.text(alphabet="abcXYZ0'\"\\{}()é ,.", min_size=1, max_size=12).map(str.strip).filter(bool)
+RECORDS = st.lists(st.fixed_dictionaries({"text": WORDS, "type": st.sampled_from(["location", "person"])}), max_size=5)
+
+
+@pytest.mark.parametrize("name", FORMS)
+@given(records=RECORDS)
+def test_what_is_written_is_read_back(name, records):
+    read = FORMS[name].read(FORMS[name].target(records, NER), NER)
+    assert read.records == records and not +read.counts
+
+
+@pytest.mark.parametrize("name", FORMS)
+@given(text=st.text(max_size=200) | st.text(alphabet="<015>appendict({\"':,})\n\t `#defENDtype", max_size=200))
+def test_no_text_raises(name, text):
+    for schema in (NER, RE):
+        for record in FORMS[name].read(text, schema).records:
+            assert all(isinstance(value, str) for value in record.values())
+
+
+@pytest.mark.parametrize(
+    "bomb", ["\tentity_list.append(" + "(" * 3000, "x" * 100_000, "\tl.append(__import__('os').system('x'))"]
+)
+def test_code_is_never_run(bomb):
+    assert FORMS["code"].read(bomb, NER).records == []
+
+
+def test_dirty_answers_of_models():
+    read = FORMS["code"].read
+    text = 'def named_entity_recognition(input_text):\n\tinput_text = "Oslo"\n\tentity_list = []\n' + FORMS[
+        "code"
+    ].target([{"text": "Oslo", "type": "location"}], NER)
+    assert read(text, NER).records == [{"text": "Oslo", "type": "location"}], "a repeated prompt is passed over"
+    assert read('entity_list.append(dict(type="person", text="Ann"))', NER).records == [
+        {"text": "Ann", "type": "person"}
+    ]
+    cut = read('\tentity_list.append({"text": "Ann", "type": "person"})\n\tentity_list.append({"text": "Os', NER)
+    assert len(cut.records) == 1 and cut.counts["truncated"] == 1
+    assert read("The entities are Ann and Oslo.", NER).counts["ill_formed"] == 1
+    assert read(
+        '\tentity_list.append({"text": "Ann", "type": "person"})\n# END\n\tentity_list.append({"text": "B", "type": "c"})',
+        NER,
+    ).records == [{"text": "Ann", "type": "person"}]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rate", [0.3, 1.0])
+def test_exactly_the_records_that_are_left_are_found(kind, rate):
+    random = Random(7)
+    official_finds = ours_finds = left = 0
+    for number in range(40):
+        records = [{"text": f'name {i}, "{number}"', "type": "person"} for i in range(random.randint(0, 5))]
+        text, kept = corrupt(FORMS["code"].target(records, NER), kind, rate, random)
+        found = FORMS["code"].read(text, NER).records
+        assert found == [records[i] for i in sorted(kept)], (kind, text)
+        left += len(kept)
+        ours_finds += len(found)
+        official_finds += sum(r in found for r in official_records(text, ENTITY_KEYS))
+    assert ours_finds == left and official_finds <= left
+
+
+def test_the_official_expressions_read_an_undamaged_target():
+    records = [{"text": "Ann", "type": "person"}, {"text": "Oslo", "type": "location"}]
+    assert official_records(FORMS["code"].target(records, NER), ENTITY_KEYS) == records
+
+
+def test_bio_spans():
+    tags = ["B-per", "I-per", "O", "I-loc", "B-loc", "I-per"]
+    assert bio_spans(tags) == [(0, 2, "per"), (3, 4, "loc"), (4, 5, "loc"), (5, 6, "per")]
+    assert bio_spans([]) == []
+
+
+def test_json_lines_refuse_what_is_no_record():
+    read = FORMS["json"].read('{"text": "Ann", "type": "person"}\n[1]\n{"text": 3, "type": "x"}\n{"text": "A', NER)
+    assert read.records == [{"text": "Ann", "type": "person"}]
+    assert read.counts == {"ill_formed": 2, "truncated": 1, "extra_keys": 0}
+    assert json.loads(FORMS["json"].target(read.records, NER))
