@@ -262,8 +262,8 @@ def describe(found: Any, params: Codeie, results: Any, parsed: Any, writers: Any
     found.model = f"{params.encoder} with a decoder of {d.layers} layers of width {d.width}"
     found.notes = [
         ("" if params.models else "A proxy: no large language model was asked. ")
-        + "The code model's decoder learnt Python source of the running "
-        "interpreter's standard library, the text model's as many tokens of prose. Code targets are longer.",
+        + "The code model's decoder learnt Python source of the running interpreter's standard library, the text "
+        "model's as many tokens of prose. Code targets are longer.",
         "Training sentences that stand in the test split word for word are left out (`dropped`).",
     ]
     found.children = [

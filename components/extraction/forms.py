@@ -181,9 +181,9 @@ def _cut(text: str) -> str:
         parts = text.split("```")
         fenced = parts[1].removeprefix("python").removeprefix("json").lstrip("\n") if len(parts) > 1 else ""
         text = fenced if fenced.strip() else parts[0]
-    return (
-        re.split(r"(?m)^\s*(?:async\s+)?def\s|^\s*class\s", text)[0] if not text.lstrip().startswith("def ") else text
-    )
+    if text.lstrip().startswith(HEADS):
+        return text
+    return re.split(r"(?m)^\s*(?:async\s+)?def\s|^\s*class\s", text)[0]
 
 
 def _answer_lines(text: str) -> list[str]:
