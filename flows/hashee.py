@@ -76,6 +76,7 @@ class Hashee(FlowParameters):
     depths: tuple[int, ...] = Field(min_length=1, description="Depths of truncated models")
     ranked_seeds: int = Field(ge=1, description="Seeds of arms that are ranked but that no claim needs")
     budgets: tuple[float, ...] = Field(min_length=1, description="Shares of the full FLOPs at which rules are set")
+    difficulty_examples: int = Field(ge=1, description="Texts that predictors of difficulty learn from")
     lm: LanguageModel
     timing: Timing
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")
@@ -124,7 +125,7 @@ def hashee(params: Hashee) -> dict[str, Any]:
             hashed["frequency"][0][place], warm[0][place]["model"], data[place], warm[0][place]["depth"],
             params.timing.model_dump(), params.device,
         )  # fmt: skip
-        learnt = study_difficulty(bits, joint[0][0], data[0], params.training.evaluated)
+        learnt = study_difficulty(bits, joint[0][0], data[0], params.training.evaluated, params.difficulty_examples)
         lm = params.lm.model_dump(exclude={"speedup"})
         models = {
             speedup: [train_hashed_lm(text, speedup, lm, seed, params.device) for seed in params.seeds[:3]]

@@ -12,13 +12,14 @@ from paperflows.tasks.store import new_artifact, open_artifact
 
 @cached_task(name="study_difficulty")
 def study_difficulty(
-    data: DatasetArtifact | None, exits: ExitsArtifact, task: DatasetArtifact, evaluated: int
+    data: DatasetArtifact | None, exits: ExitsArtifact, task: DatasetArtifact, evaluated: int, examples: int
 ) -> dict[str, Any]:
     """Predict from the text where a model errs (and where annotators disagree), against each layer's majority.
 
     Args:
         data: a dataset with splits model_* (`correct` bits) and human_* (easy or hard); None takes the bits of `exits`,
             predictors learnt on validation and judged on test.
+        examples: most texts that a predictor learns from, the first ones.
 
     Returns:
         Artifacts of per-text outputs (predictor, majority; human: right or not) and the measures.
@@ -33,6 +34,7 @@ def study_difficulty(
     result: dict[str, Any] = {"name": name, "measures": measures}
 
     def best(kind: str, train: Any, validation: Any, test: Any) -> Any:
+        train = train[0][:examples], train[1][:examples]
         texts = [_texts(rows) for rows in (train[0], validation[0], test[0])]
         features = {"words": difficulty.bag_of_words(texts[0], texts[1:]), "embeddings": _embeddings(texts)}
         said = {}
