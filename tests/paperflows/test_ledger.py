@@ -108,3 +108,29 @@ def test_saving_a_run_keeps_what_the_documents_quote(tmp_path):
     assert (target.with_suffix("") / "claims.png").is_file() and target.with_suffix(".md").read_text() == "# md"
     with pytest.raises(InputError, match="no run"):
         save_result(tmp_path, "../../etc")
+
+
+def test_leaderboard_gathers_all_papers_the_best_first(tmp_path):
+    row = {
+        "dataset": "d",
+        "method": "exits",
+        "score": 0.01,
+        "area": None,
+        "front_share": 0.5,
+        "points": 3,
+        "clamped": 0,
+        "parameters": 23_000_000,
+    }
+    put(tmp_path / "reports" / "elue.json", report("elue", leaderboard=[row, {**row, "dataset": "e", "score": 0.03}]))
+    put(
+        tmp_path / "reports" / "hashee.json",
+        report("hashee", leaderboard=[{**row, "method": "<b>hash", "score": 0.05, "area": 0.04}]),
+    )
+    page = build_ledger(tmp_path).read_text()
+    board = page[page.index('id="leaderboard"') : page.index("Not run here yet")]
+    assert board.index("&lt;b&gt;hash") < board.index("<td>exits</td>")
+    assert "+0.0200" in board and "+0.0500" in board and "23.0 M" in board and "d, e" in board
+    (tmp_path / "reports" / "elue.json").unlink()
+    (tmp_path / "reports" / "hashee.json").unlink()
+    put(tmp_path / "reports" / "claif.json", report())
+    assert 'id="leaderboard"' not in build_ledger(tmp_path).read_text()

@@ -52,3 +52,12 @@ def test_grouping_by_length_saves_padding():
 def test_no_examples_is_an_error():
     with pytest.raises(ValueError, match="no examples"):
         Batches(batch_size=2, seed=0, n=0)
+
+
+def test_pairs_are_tokenised_together():
+    from paperflows.components.models.pretrained import load_tokenizer
+
+    tokenizer = load_tokenizer("minilm")
+    table = TokenTable.from_texts(["a man"], tokenizer, max_length=9, pairs=["a dog"])
+    ids, _ = table.pad(np.array([0]))
+    assert tokenizer.convert_ids_to_tokens(ids[0]) == ["[CLS]", "a", "man", "[SEP]", "a", "dog", "[SEP]"]

@@ -147,3 +147,12 @@ def test_checkpoint_keeps_two_and_clears_all(tmp_path: Path):
     (tmp_path / "c" / "step-9.tmp1").write_bytes(b"left over")
     checkpoints.clear()
     assert not (tmp_path / "c").exists()
+
+
+def test_rates_scale_the_learning_rate_of_named_parts():
+    before, still, fast = model(), model(), model()
+    for trained, rates in ((still, {"0.": 0.0}), (fast, {"3.": 10.0})):
+        fit(trained, steps=1, weight_decay=0.0, rates=rates)
+    assert torch.equal(still[0].weight, before[0].weight) and not torch.equal(still[3].weight, before[3].weight)
+    moved = [(m[3].weight - before[3].weight).abs().mean() for m in (still, fast)]
+    assert float(moved[1] / moved[0]) == pytest.approx(10, rel=0.01)  # AdamW's first step is the rate itself
