@@ -10,9 +10,17 @@ from typing import Any
 from prefect import flow
 from pydantic import Field
 
+from paperflows.flows.early_exit import (
+    Timing,
+    Training,
+    batch_sizes,
+    describe_times,
+    draw_curves,
+    mean,
+    speed_claim,
+)
 from paperflows.flows.params import FlowParameters, Section
 from paperflows.flows.registry import Paper
-from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, PaperFigure, judge_claim
 from paperflows.tasks.data import collect_sentences, load_dataset
 from paperflows.tasks.exits import fetch_encoder, pretrain_exits, train_exits
@@ -50,20 +58,6 @@ class Datasets(Section):
         return {"builtin": self.builtin, "hub": self.hub}.get(source, self.folder)
 
 
-class Training(Section):
-    """One method's fine-tuning; the same budget for all."""
-
-    examples: int = Field(ge=1, description="Training texts drawn")
-    evaluated: int = Field(ge=1, description="Texts drawn of validation and of test")
-    max_length: int = Field(ge=8, le=512, description="Tokens kept of a text or pair")
-    pooling: str = Field(pattern="^(mean|first)$", description="What an exit reads: mean over tokens, or the first")
-    freeze_embeddings: bool = Field(description="Leave the embeddings as they are (saves a third of a small model)")
-    steps: int = Field(ge=1, description="Optimiser steps")
-    batch_size: int = Field(ge=1, description="Texts a step")
-    learning_rate: float = Field(gt=0, description="Of the encoder")
-    head_rate: float = Field(gt=0, description="Factor on the learning rate of exits, which start fresh")
-
-
 class Pretraining(Section):
     """The small BERT trained from nothing, with the losses at all layers or at the last."""
 
@@ -78,17 +72,6 @@ class Pretraining(Section):
     learning_rate: float = Field(gt=0, description="Of the pre-training")
     fine_tuning_rate: float = Field(gt=0, description="Of the fine-tuning after it")
     sentences: int = Field(ge=1, description="Texts used")
-
-
-class Timing(Section):
-    """What is timed, in one process, interleaved."""
-
-    texts: int = Field(ge=1, description="Test texts")
-    shortest: int = Field(ge=1, description="Least tokens of a text taken")
-    longest: int = Field(ge=1, description="Most tokens of a text taken")
-    max_length: int = Field(ge=8, le=512, description="Tokens kept of a text")
-    repeats: int = Field(ge=2, description="Passes of each way; their median counts")
-    batch_sizes: tuple[int, ...] = Field(min_length=1, description="Texts at a time")
 
 
 class Elue(FlowParameters):
@@ -155,7 +138,8 @@ def elue(params: Elue) -> dict[str, Any]:
         )
         pretrained = pretrain_both(params, texts, data)
 
-        claims = claims_of(params, static, curves, half, pretrained, names) + speed_claims(times, names)
+        claims = claims_of(params, static, curves, half, pretrained, names)
+        claims += [speed_claim(times, size, names.timed) for size in batch_sizes(times)]
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         found.datasets = {d["name"]: d["content"] for d in [*data, *texts]}
         describe(found, params, exits, static, curves, half, times)
@@ -257,20 +241,6 @@ def claims_of(params: Elue, static: Any, curves: Any, half: Any, pretrained: Any
     ]  # fmt: skip
 
 
-def speed_claims(times: dict[str, Any], names: Corpora) -> list[Claim]:
-    """Measured speed-up of the skipping run over the plain full model, at the point of half the FLOPs."""
-    return [
-        Claim(
-            id=f"speed_{size}", metric="seconds of the full model / seconds with exits", compare="ratio",
-            statement=f"At {size.replace('batch', 'batch size ')} the clock gains 0.8 of what the FLOPs gain "
-            f"({t['flops_speedup']:.2f}x)",
-            ours=[t["full"]], baseline=[t["early"]], baseline_name="with exits", datasets=[names.timed],
-            statistic="median", margin=0.8 * t["flops_speedup"],
-        )
-        for size, t in times.items() if size.startswith("batch")
-    ]  # fmt: skip
-
-
 def describe(found: Any, params: Elue, exits: Any, static: Any, curves: Any, half: Any, times: Any) -> None:
     """Metrics, leaderboard, plots and notes of the report."""
     submitted = {f"{name} static": [c["points"] for c in traced] for name, traced in static.items()}
@@ -282,20 +252,16 @@ def describe(found: Any, params: Elue, exits: Any, static: Any, curves: Any, hal
         for dataset, points in traced[0]["points"].items():
             for at, (_, _, setting) in enumerate(points):
                 values = [t["points"][dataset][at][1] for t in traced]
-                found.metrics[f"{dataset}.{method}.depth{setting:.0f}"] = sum(values) / len(values)
+                found.metrics[f"{dataset}.{method}.depth{setting:.0f}"] = mean(values)
     for dataset in half[0]["points"]:
         costs = [h["points"][dataset][0][0] for h in half]
-        found.metrics[f"{dataset}.half.cost"] = sum(costs) / len(costs)
-        found.metrics[f"{dataset}.half.quality"] = sum(h["points"][dataset][0][1] for h in half) / len(half)
-    for size in (s for s in times if s.startswith("batch")):
-        found.metrics |= {f"{size}.{k}": float(times[size][k]) for k in ("flops_speedup", "different")}
-    found.metrics["timed.mean_tokens"] = times["mean_tokens"]
+        found.metrics[f"{dataset}.half.cost"] = mean(costs)
+        found.metrics[f"{dataset}.half.quality"] = mean([h["points"][dataset][0][1] for h in half])
     found.metrics["training_runs.joint"] = 1.0
     found.metrics["training_runs.truncated"] = sum(params.depths) / exits["elastic"][0][0]["depth"]
     found.model = params.encoder
     found.notes = [
         "Costs are shares of the full model's FLOPs (matrix products, exits included), each text at its own length.",
-        f"Timed: {times['texts']} test texts, {times['mean_tokens']:.0f} tokens on average, against the plain encoder.",
         "The encoder had no multi-exit pre-training; that is judged on a small BERT trained here from nothing.",
     ]
     found.children = [
@@ -304,9 +270,6 @@ def describe(found: Any, params: Elue, exits: Any, static: Any, curves: Any, hal
         for seed, row in zip(params.seeds, rows, strict=False)
         for e in row
     ]
-    for dataset in static["elastic"][0]["points"]:
-        series = {name: [(p[0], p[1]) for p in seeds[0][dataset]] for name, seeds in submitted.items()}
-        shown = {k: sorted(v) for k, v in series.items() if k in ("elastic static", "truncated static") or k in RULES}
-        found.draw[f"{dataset}.png"] = lambda path, shown=shown: plots.draw_lines(
-            shown, path, xlabel="share of the full FLOPs", ylabel="quality (first seed)"
-        )
+    describe_times(found, times)
+    drawn = {"elastic static", "truncated static", *RULES}
+    draw_curves(found, {name: value for name, value in submitted.items() if name in drawn}, ylabel="quality")

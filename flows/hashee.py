@@ -10,10 +10,17 @@ from typing import Any
 from prefect import flow
 from pydantic import Field
 
-from paperflows.flows.elue import Timing, Training
+from paperflows.flows.early_exit import (
+    Timing,
+    Training,
+    batch_sizes,
+    describe_times,
+    draw_curves,
+    mean,
+    speed_claim,
+)
 from paperflows.flows.params import FlowParameters, Section
 from paperflows.flows.registry import Paper
-from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
 from paperflows.tasks.difficulty import study_difficulty
@@ -209,7 +216,7 @@ def hash_claims(hashed: Any, rules: Any, names: Corpora) -> list[Claim]:
         ]
 
     def versus(arm: str, rule: str) -> Claim:
-        speed = _mean([1 / h["cost"] for row in hashed[arm] for h in row])
+        speed = mean([1 / h["cost"] for row in hashed[arm] for h in row])
         return Claim(
             id=f"{arm.replace(' ', '_')}_beats_{rule}", baseline_name=f"{rule} at the same FLOPs", **shared,
             statement=f"Hashing by frequency ({arm}, {speed:.1f}x) beats {rule} at equal FLOPs",
@@ -254,16 +261,9 @@ def difficulty_claims(learnt: dict[str, Any]) -> list[Claim]:
 
 def other_claims(times: dict[str, Any], models: Any, names: Corpora) -> list[Claim]:
     """The clock at the larger batch size, and the language model."""
-    size = max((s for s in times if s.startswith("batch")), key=lambda s: int(s.removeprefix("batch")))
-    t, (early, full) = times[size], models.values()
+    early, full = models.values()
     return [
-        Claim(
-            id="speed", metric="seconds of the full model / seconds with exits", compare="ratio", statistic="median",
-            statement=f"At batch size {size.removeprefix('batch')} the clock gains 0.8 of what the FLOPs gain "
-            f"({t['flops_speedup']:.2f}x)",
-            ours=[t["full"]], baseline=[t["early"]], baseline_name="with exits", datasets=[names.timed],
-            margin=0.8 * t["flops_speedup"],
-        ),
+        speed_claim(times, batch_sizes(times)[-1], names.timed),
         Claim(
             id="language_model", metric="next-token accuracy", compare="ratio", statistic="ratio_of_sums", margin=0.95,
             statement=f"A language model whose tokens leave by hash ({1 / early[0]['cost']:.2f}x) keeps 95 % of the "
@@ -280,8 +280,8 @@ def describe(
     """Metrics, leaderboard, plots and notes of the report."""
     for arm, rows in hashed.items():
         for place, first in enumerate(rows[0]):
-            found.metrics[f"{first['dataset']}.{arm}.quality"] = _mean([row[place]["quality"] for row in rows])
-            found.metrics[f"{first['dataset']}.{arm}.speedup"] = _mean([1 / row[place]["cost"] for row in rows])
+            found.metrics[f"{first['dataset']}.{arm}.quality"] = mean([row[place]["quality"] for row in rows])
+            found.metrics[f"{first['dataset']}.{arm}.speedup"] = mean([1 / row[place]["cost"] for row in rows])
     submitted = {name: [c["points"] for c in curves] for name, curves in {**static, **rules}.items()}
     submitted |= {
         f"hash {arm}": [{h["dataset"]: [[h["cost"], h["quality"]]] for h in row} for row in rows]
@@ -291,20 +291,16 @@ def describe(
     found.leaderboard = rank_methods(
         submitted, "joint static", sizes | {f"hash {arm}": rows[0][0]["parameters"] for arm, rows in hashed.items()}
     )
-    for size in (s for s in times if s.startswith("batch")):
-        found.metrics |= {f"{size}.{k}": float(times[size][k]) for k in ("flops_speedup", "measured", "different")}
     found.metrics |= {f"difficulty.{k}": v for k, v in learnt["measures"].items()}
     for speedup, runs in models.items():
         label = "full" if speedup is None else "hashed"
         found.metrics |= {
-            f"lm.{label}.{k}": _mean([run[k] for run in runs])
-            for k in ("accuracy", "perplexity", "cost", "cost_layers")
+            f"lm.{label}.{k}": mean([run[k] for run in runs]) for k in ("accuracy", "perplexity", "cost", "cost_layers")
         }
     found.model = params.encoder
     found.notes = [
         "Everything starts from exits trained jointly on the same task, and is trained on for the same steps.",
         "Arms called equal have one histogram of exit layers over token occurrences, so their FLOPs agree.",
-        f"Timed: {times['texts']} test texts, {times['mean_tokens']:.0f} tokens on average, against the plain encoder.",
     ]
     found.children = [
         (f"{arm}-{h['dataset']}-seed{seed}", {"method": arm, "seed": seed}, h["history"])
@@ -312,12 +308,5 @@ def describe(
         for seed, row in zip(params.seeds, rows, strict=False)
         for h in row
     ]
-    for dataset in submitted["joint static"][0]:
-        shown = {m: sorted((p[0], p[1]) for p in seeds[0][dataset]) for m, seeds in submitted.items()}
-        found.draw[f"{dataset}.png"] = lambda path, shown=shown: plots.draw_lines(
-            shown, path, xlabel="share of the full FLOPs", ylabel="quality (first seed)"
-        )
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    describe_times(found, times)
+    draw_curves(found, submitted, ylabel="quality")

@@ -10,10 +10,9 @@ from typing import Any
 from prefect import flow
 from pydantic import Field
 
-from paperflows.flows.elue import Timing
+from paperflows.flows.early_exit import Timing, batch_sizes, describe_times, draw_curves, mean, speed_claim
 from paperflows.flows.params import FlowParameters, Section
 from paperflows.flows.registry import Paper
-from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
 from paperflows.tasks.exits import fetch_encoder
@@ -110,7 +109,10 @@ def seq_label_exit(params: SeqLabelExit) -> dict[str, Any]:
             tokee["sampled"][0][place][0], params.timing.model_dump(), params.device,
         )  # fmt: skip
 
-        claims = [*claims_of(params, taggers, tokee, sentee, names), speed_claim(times, names)]
+        claims = [
+            *claims_of(params, taggers, tokee, sentee, names),
+            speed_claim(times, batch_sizes(times)[-1], names.timed),
+        ]
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         found.datasets = {d["name"]: d["content"] for d in data}
         describe(found, params, taggers, tokee, sentee, ablations, dealt, times)
@@ -235,19 +237,6 @@ def claims_of(params: SeqLabelExit, taggers: Any, tokee: Any, sentee: Any, names
     return claims
 
 
-def speed_claim(times: dict[str, Any], names: Corpora) -> Claim:
-    """The clock at the larger batch size."""
-    size = max((s for s in times if s.startswith("batch")), key=lambda s: int(s.removeprefix("batch")))
-    t = times[size]
-    return Claim(
-        id="speed", metric="seconds of the full model / seconds with exits", compare="ratio", statistic="median",
-        statement=f"At batch size {size.removeprefix('batch')} the clock gains 0.8 of what the FLOPs gain "
-        f"({t['flops_speedup']:.2f}x)",
-        ours=[t["full"]], baseline=[t["early"]], baseline_name="with exits", datasets=[names.timed],
-        margin=0.8 * t["flops_speedup"],
-    )  # fmt: skip
-
-
 def describe(
     found: Any, params: SeqLabelExit, taggers: Any, tokee: Any, sentee: Any, ablations: Any, dealt: Any, times: Any
 ) -> None:
@@ -265,21 +254,18 @@ def describe(
         for model in ("joint", "sampled", "continued"):
             for depth, _ in enumerate(first["static"]["points"][name]):
                 values = [row[place]["static"]["points"][name][depth][1] for row in taggers[model]]
-                found.metrics[f"{name}.{model}.exit{depth + 1}"] = sum(values) / len(values)
+                found.metrics[f"{name}.{model}.exit{depth + 1}"] = mean(values)
         for n in params.depths:
             values = [row[place]["static"]["points"][name][-1][1] for row in taggers[f"truncated{n}"]]
-            found.metrics[f"{name}.truncated.depth{n}"] = sum(values) / len(values)
+            found.metrics[f"{name}.truncated.depth{n}"] = mean(values)
         for rule, curve in zip(variants(params), ablations[0][place], strict=True):
             for cost, quality, setting in curve["points"][name]:
                 found.metrics[f"{name}.{rule['name']}.{setting:g}.speedup"] = 1 / cost
                 found.metrics[f"{name}.{rule['name']}.{setting:g}.quality"] = quality
-    for size in (s for s in times if s.startswith("batch")):
-        found.metrics |= {f"{size}.{k}": float(times[size][k]) for k in ("flops_speedup", "measured", "different")}
     found.model = params.encoder
     found.notes = [
         "Entity F1 as seqeval's default counts (an I- without B- starts an entity); parts of speech by accuracy.",
         "Every model but stage 1 has had the steps of both stages. Costs include the exits on all words.",
-        f"Timed: {times['texts']} sentences, {times['mean_tokens']:.0f} tokens on average, against the plain encoder.",
     ]
     found.children = [
         (f"{model}-{t['dataset']}-seed{seed}", {"method": model, "seed": seed}, t["history"])
@@ -287,11 +273,8 @@ def describe(
         for seed, row in zip(params.seeds, rows, strict=False)
         for t in row
     ]
-    for name in submitted["joint static"][0]:
-        shown = {m: sorted((p[0], p[1]) for p in seeds[0][name]) for m, seeds in submitted.items()}
-        found.draw[f"{name}.png"] = lambda path, shown=shown: plots.draw_lines(
-            shown, path, xlabel="share of the full FLOPs", ylabel="F1 or accuracy (first seed)"
-        )
+    describe_times(found, times)
+    draw_curves(found, submitted, ylabel="F1 or accuracy")
 
 
 def _points(rows: Any) -> list[dict[str, list[list[float]]]]:

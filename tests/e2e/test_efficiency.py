@@ -43,7 +43,7 @@ def test_hashee(connected):
         "consistent_beats_inconsistent",
         "frequency_beats_entropy",
         "model_difficulty_not_learnable",
-        "speed",
+        "speed_batch8",
     } <= set(claims)
     arms = [name for name in report["metrics"] if name.endswith("equal.speedup")]
     assert len(arms) == 7
