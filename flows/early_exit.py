@@ -2,11 +2,24 @@
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paperflows.flows.params import Section
 from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim
+
+
+class TimedTasks(Section):
+    """The tasks of a flow and the one whose test texts are timed."""
+
+    tasks: tuple[str, ...] = Field(min_length=1, description="Datasets with train, validation and test splits")
+    timed: str = Field(description="The task whose test texts are timed; one of tasks")
+
+    @model_validator(mode="after")
+    def _timed_is_a_task(self) -> "TimedTasks":
+        if self.timed not in self.tasks:
+            raise ValueError(f"timed is {self.timed!r}, which is not among tasks ({', '.join(self.tasks)})")
+        return self
 
 
 class Training(Section):

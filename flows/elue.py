@@ -11,6 +11,7 @@ from prefect import flow
 from pydantic import Field
 
 from paperflows.flows.early_exit import (
+    TimedTasks,
     Timing,
     Training,
     batch_sizes,
@@ -38,12 +39,10 @@ from paperflows.tasks.tradeoff import (
 )
 
 
-class Corpora(Section):
+class Corpora(TimedTasks):
     """Names of datasets by their part in the flow."""
 
-    tasks: tuple[str, ...] = Field(min_length=1, description="Classification with train, validation and test splits")
     pretraining: tuple[str, ...] = Field(min_length=1, description="Texts of the multi-exit pre-training")
-    timed: str = Field(description="The task whose test texts are timed; one of tasks")
 
 
 class Datasets(Section):

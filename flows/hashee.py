@@ -11,6 +11,7 @@ from prefect import flow
 from pydantic import Field
 
 from paperflows.flows.early_exit import (
+    TimedTasks,
     Timing,
     Training,
     batch_sizes,
@@ -32,11 +33,9 @@ from paperflows.tasks.runner import runner
 from paperflows.tasks.tradeoff import outputs_along, rank_methods, trace_policy, trace_static, trace_truncated
 
 
-class Corpora(Section):
+class Corpora(TimedTasks):
     """Names of datasets by their part in the flow."""
 
-    tasks: tuple[str, ...] = Field(min_length=1, description="Classification with train, validation and test splits")
-    timed: str = Field(description="The task whose test texts are timed; one of tasks")
     difficulty: str | None = Field(description="Splits model_* (bits) and human_*; none takes the bits of the exits")
     text: str = Field(description="Texts of the language models")
 

@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow
 from pydantic import Field
 
-from paperflows.flows.early_exit import Timing, batch_sizes, describe_times, draw_curves, mean, speed_claim
+from paperflows.flows.early_exit import TimedTasks, Timing, batch_sizes, describe_times, draw_curves, mean, speed_claim
 from paperflows.flows.params import FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks.claims import Claim, judge_claim
@@ -23,21 +23,14 @@ from paperflows.tasks.taggers import best_words, time_words, trace_words, train_
 from paperflows.tasks.tradeoff import mean_outputs, outputs_along, rank_methods
 
 
-class Corpora(Section):
-    """Names of datasets by their part in the flow."""
-
-    tasks: tuple[str, ...] = Field(min_length=1, description="Tagging or relations (their entities as BIO tags)")
-    timed: str = Field(description="The task whose test sentences are timed; one of tasks")
-
-
 class Datasets(Section):
     """Which names are read from which source."""
 
-    builtin: Corpora = Field(description="Read when data is builtin")
-    folder: Corpora = Field(description="Read when data is a folder")
-    hub: Corpora = Field(description="Read when data is hub")
+    builtin: TimedTasks = Field(description="Read when data is builtin")
+    folder: TimedTasks = Field(description="Read when data is a folder")
+    hub: TimedTasks = Field(description="Read when data is hub")
 
-    def of(self, source: str) -> Corpora:
+    def of(self, source: str) -> TimedTasks:
         """The names for a source; anything but builtin and hub is a folder."""
         return {"builtin": self.builtin, "hub": self.hub}.get(source, self.folder)
 
@@ -182,7 +175,7 @@ def trace_all(
     ]  # fmt: skip
 
 
-def claims_of(params: SeqLabelExit, taggers: Any, tokee: Any, sentee: Any, names: Corpora) -> list[Claim]:
+def claims_of(params: SeqLabelExit, taggers: Any, tokee: Any, sentee: Any, names: TimedTasks) -> list[Claim]:
     """The paper's claims; thresholds and windows are those that validation prefers at each speed-up."""
     shared = {"metric": "F1 or accuracy", "statistic": "f1", "datasets": list(names.tasks)}
     low, high = params.speedups
