@@ -65,6 +65,7 @@ class Encoder(Section):
 class Scorer(Section):
     """The scorer's training, and its baseline's search."""
 
+    pairs: int = Field(ge=0, description="Buckets for pairs of neighbouring characters beside the encoder; 0 for none")
     steps: int = Field(ge=1, description="Optimiser steps")
     batch_size: int = Field(ge=1, description="Answers a step")
     learning_rate: float = Field(gt=0, description="Highest")
@@ -158,8 +159,8 @@ def train(params: Flames, judged: Any, encoder: Any, kind: str) -> list[Any]:
     s = params.scorer
     return [
         scorers.train_scorer(
-            judged, encoder, kind, kind == "shared", params.encoder.max_length, s.steps, s.batch_size, s.learning_rate,
-            s.evaluations, seed, params.device,
+            judged, encoder, kind, kind == "shared", params.encoder.max_length, s.pairs, s.steps, s.batch_size,
+            s.learning_rate, s.evaluations, seed, params.device,
         )
         for seed in params.seeds
     ]  # fmt: skip

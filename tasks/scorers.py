@@ -61,6 +61,7 @@ def train_scorer(
     label: str,
     shared: bool,
     max_length: int,
+    pairs: int,
     steps: int,
     batch_size: int,
     learning_rate: float,
@@ -68,7 +69,11 @@ def train_scorer(
     seed: int,
     device: str,
 ) -> ModelArtifact:
-    """An encoder with a head for each topic, or one head for all (`shared`); validation macro-F1 picks the weights."""
+    """An encoder with a head for each topic, or one head for all (`shared`); validation macro-F1 picks the weights.
+
+    Args:
+        pairs: buckets for pairs of neighbouring characters, 0 for none.
+    """
     import numpy as np
     import torch
     import torch.nn.functional as F
@@ -80,7 +85,7 @@ def train_scorer(
     rows, held_out = _rows(judged, "train"), _rows(judged, "validation")
     name = encoder if isinstance(encoder, str) else str(open_artifact(encoder))
     topics = ["all"] if shared else judged["topics"]
-    scorer = new_scorer(name, topics=topics, scores=judged["scores"], max_length=max_length, seed=seed)
+    scorer = new_scorer(name, topics=topics, scores=judged["scores"], max_length=max_length, pairs=pairs, seed=seed)
     table, heads = scorer.table(rows), scorer.heads_of([r["topic"] for r in rows])
     gold = torch.tensor([judged["scores"].index(r["score"]) for r in rows])
     wanted = np.array([float(r["score"]) for r in held_out])

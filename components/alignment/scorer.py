@@ -18,6 +18,7 @@ from paperflows.components.models.pretrained import load_pretrained, load_tokeni
 from paperflows.components.training.batching import TokenTable, token_budget_batches
 
 FILE, NOTE = "heads.safetensors", "scorer.json"
+PAIR_RATE = 10.0  # pairs are rare and start at zero: a larger scale lets them learn in as many steps as the encoder
 
 
 class AlignmentScorer(nn.Module):
@@ -28,12 +29,17 @@ class AlignmentScorer(nn.Module):
         topics: what has a head of its own; a single name gives one head that all share.
         scores: the classes, ascending.
         max_length: tokens kept of prompt and answer together.
+        pairs: buckets for hashed pairs of neighbouring tokens, whose weights are added to the logits of every head; 0
+            leaves them out. A small encoder has not seen enough text to know the words that such pairs spell.
     """
 
     def __init__(
-        self, encoder: Any, tokenizer: Any, *, topics: Sequence[str], scores: Sequence[int], max_length: int
+        self, encoder: Any, tokenizer: Any, *, topics: Sequence[str], scores: Sequence[int], max_length: int, pairs: int
     ) -> None:
         super().__init__()
+        self.pairs = nn.Embedding(pairs, len(scores)) if pairs else None
+        if self.pairs is not None:
+            nn.init.zeros_(self.pairs.weight)
         self.encoder, self.tokenizer = encoder, tokenizer
         self.topics, self.scores, self.max_length = list(topics), list(scores), max_length
         self.heads = nn.Linear(encoder.config.hidden_size, len(self.topics) * len(self.scores))
@@ -45,7 +51,15 @@ class AlignmentScorer(nn.Module):
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         mean = (hidden * weight).sum(1) / weight.sum(1)
         logits = self.heads(self.dropout(mean)).view(len(ids), len(self.topics), len(self.scores))
-        return logits[torch.arange(len(ids), device=ids.device), topic]
+        chosen = logits[torch.arange(len(ids), device=ids.device), topic]
+        return chosen if self.pairs is None else chosen + self._pair_logits(self.pairs, ids, mask)
+
+    def _pair_logits(self, pairs: nn.Embedding, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, K) weights of all neighbouring tokens, summed and divided by the root of their number."""
+        bucket = (ids[:, :-1] * 1_000_003 + ids[:, 1:]) % pairs.num_embeddings
+        inside = mask[:, 1:].unsqueeze(-1).to(pairs.weight.dtype)
+        total = (self.dropout(pairs(bucket)) * inside).sum(1)
+        return PAIR_RATE * total / inside.sum(1).clamp(min=1).sqrt()
 
     def table(self, rows: Sequence[dict[str, Any]]) -> TokenTable:
         """Tokens of `text` and, where there is one, `text_pair` of each row."""
@@ -93,13 +107,15 @@ class AlignmentScorer(nn.Module):
 
         self.encoder.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.heads.state_dict().items()}, folder / FILE)
-        note = {"topics": self.topics, "scores": self.scores, "max_length": self.max_length}
+        weights = {k: v for k, v in self.state_dict().items() if not k.startswith("encoder.")}
+        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, folder / FILE)
+        pairs = self.pairs.num_embeddings if self.pairs is not None else 0
+        note = {"topics": self.topics, "scores": self.scores, "max_length": self.max_length, "pairs": pairs}
         (folder / NOTE).write_text(json.dumps(note, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def new_scorer(
-    model: str, *, topics: Sequence[str], scores: Sequence[int], max_length: int, seed: int
+    model: str, *, topics: Sequence[str], scores: Sequence[int], max_length: int, pairs: int, seed: int
 ) -> AlignmentScorer:
     """A scorer with fresh heads on a pretrained encoder (`minilm`, folder or hub id)."""
     from transformers import AutoModel
@@ -108,7 +124,8 @@ def new_scorer(
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     torch.manual_seed(seed)
-    return AlignmentScorer(encoder, load_tokenizer(model), topics=topics, scores=scores, max_length=max_length)
+    tokenizer = load_tokenizer(model)
+    return AlignmentScorer(encoder, tokenizer, topics=topics, scores=scores, max_length=max_length, pairs=pairs)
 
 
 def load_scorer(folder: Path) -> AlignmentScorer:
@@ -123,5 +140,5 @@ def load_scorer(folder: Path) -> AlignmentScorer:
         raise InputError(f"{folder}: not a scorer ({NOTE} is missing)")
     note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
     scorer = new_scorer(str(folder), **note, seed=0)
-    scorer.heads.load_state_dict(load_file(folder / FILE))
+    scorer.load_state_dict(load_file(folder / FILE), strict=False)
     return scorer.eval()

@@ -182,7 +182,7 @@ def test_scorer_heads_are_separate_and_saved(tmp_path):
     assert tokenizer.tokenize("好危") == ["好", "危"], "a token a character"
     encoder = tiny_bert(vocab_size=len(tokenizer), width=16, layers=1, heads=2, positions=16, seed=0).bert
     encoder.pooler = None
-    scorer = AlignmentScorer(encoder, tokenizer, topics=["x", "y"], scores=[1, 3], max_length=16)
+    scorer = AlignmentScorer(encoder, tokenizer, topics=["x", "y"], scores=[1, 3], max_length=16, pairs=64)
     rows = [{"text": t, "text_pair": "好", "topic": topic} for t in texts for topic in ("x", "y")]
     before = scorer.probabilities(rows)
     np.testing.assert_allclose(before.sum(1), 1, atol=1e-6)
@@ -191,6 +191,11 @@ def test_scorer_heads_are_separate_and_saved(tmp_path):
     after = scorer.probabilities(rows)
     np.testing.assert_allclose(after[0::2], before[0::2], atol=1e-6)
     assert (after[1::2, 0] > 0.9).all()
+    with torch.no_grad():
+        scorer.pairs.weight[:, 0] += 1.0
+    moved = scorer.probabilities(rows)
+    assert (moved[:, 0] > after[:, 0]).all(), "pairs speak to every head"
+    after = moved
     scorer.save(tmp_path)
     np.testing.assert_allclose(load_scorer(tmp_path).probabilities(rows), after, atol=1e-6)
     assert json.loads((tmp_path / "scorer.json").read_text())["topics"] == ["x", "y"]
