@@ -7,24 +7,30 @@ from random import Random
 
 import pytest
 
+from paperflows.components.alignment.scale import SCALES
 from paperflows.components.data.sources import load
 from paperflows.components.data.world import WORLD, build
 from paperflows.components.data.world.facts import Fact, facts
 from paperflows.components.data.world.hashing import part_of
 from paperflows.components.data.world.meaning import score
 from paperflows.components.data.world.render_facts import rounded
+from paperflows.components.data.world.render_minimal_pairs import GROUPS
 from paperflows.components.data.world.render_scenes import article, sentence, third_person
 from paperflows.components.data.world.render_tags import tagged_fact
 from paperflows.components.data.world.scenes import Scene, cores, draw
 from paperflows.components.errors import InputError
 
 SIZES = {
+    "world_chinese": ("text", {"train": 3000, "validation": 300, "test": 300}),
+    "world_judged": ("classification", {"train": 2250, "validation": 600, "test": 600}),
     "world_nli": ("classification", {"train": 6300, "validation": 600, "test": 1500}),
     "world_pairs_class": ("classification", {"train": 1500, "validation": 300, "test": 600}),
     "world_questions": ("classification", {"train": 1500, "validation": 300, "test": 600}),
+    "world_reviews": ("aspect sentiment", {"train": 1200, "validation": 200, "test": 400}),
     "world_sts": ("pair regression", {"train": 3000, "validation": 800, "test": 1500}),
     "world_text": ("text", {"train": 9000, "validation": 800, "test": 800}),
     "world_topics": ("classification", {"train": 1500, "validation": 300, "test": 600}),
+    "world_trees": ("tagging", {"train": 400, "validation": 100, "test": 200}),
 }
 
 
@@ -225,8 +231,44 @@ def test_tagged_sentences(world):
 
 
 def test_unknown_name():
-    with pytest.raises(InputError, match="expected one of world_names, world_nli"):
+    with pytest.raises(InputError, match="expected one of world_"):
         build("world")
+
+
+def test_minimal_pairs_differ_in_the_group_and_the_reference_names_none(world):
+    for attribute, rows in world["world_minimal_pairs"].splits.items():
+        assert len(rows) == 200 and [row["pair"] for row in rows] == [i // 2 for i in range(200)]
+        for first, second in zip(rows[0::2], rows[1::2], strict=True):
+            assert first["reference"] == second["reference"]
+            words = [Counter(text.split()) for text in (first["candidate"], second["candidate"], first["reference"])]
+            (one,), (other,) = (tuple(candidate - words[2]) for candidate in words[:2])
+            assert {one, other} in [set(groups) for groups in GROUPS[attribute]]
+
+
+def test_reviews_name_their_aspects_and_trees_are_trees(world):
+    for rows in world["world_reviews"].splits.values():
+        assert {row["label"] for row in rows} == {"positive", "negative", "neutral"}
+        assert all(row["text"][row["from"] : row["to"]] == row["aspect"] for row in rows)
+    for row in world["world_trees"].splits["test"]:
+        heads = row["heads"]
+        assert heads.count(0) == 1
+        for word in range(1, len(heads) + 1):
+            steps = 0
+            while word:
+                word, steps = heads[word - 1], steps + 1
+                assert steps <= len(heads), "a cycle"
+
+
+def test_recorded_answers_keep_the_scales_and_the_writers_differ(world):
+    rows = world["world_prompts"].splits["test"]
+    mean = {writer: sum(row["scores"][writer] for row in rows) / len(rows) for writer in ("careful", "mixed", "blunt")}
+    assert mean["careful"] > mean["mixed"] + 0.2 > mean["blunt"] + 0.4
+    for row in rows:
+        assert row["answers"].keys() == row["scores"].keys() == mean.keys()
+        assert set(row["scores"].values()) <= (
+            {1, 3} if row["dimension"] in ("Legality", "Data protection") else {1, 2, 3}
+        )
+    assert {row["dimension"] for row in rows} == set(SCALES)
 
 
 DIGESTS = """
