@@ -230,6 +230,17 @@ def test_tagged_sentences(world):
     assert {"city", "country", "element", "quantity", "currency", "language"} <= kinds
 
 
+def test_letter_problems_have_computed_answers_and_misleading_majorities(world):
+    lost = 0
+    for row in world["world_chains"].splits["test"]:
+        words = row["question"].split('"')[1].split()
+        assert row["answer"] == "".join(word[-1] for word in words).casefold()
+        said = Counter(chain["answer"] for chain in row["chains"])
+        assert len(row["chains"]) == 40 and said[row["answer"]] > 0
+        lost += said.most_common(1)[0][0] != row["answer"]
+    assert 0.1 < lost / 300 < 0.6, "on some problems most chains share a wrong answer"
+
+
 def test_unknown_name():
     with pytest.raises(InputError, match="expected one of world_"):
         build("world")
