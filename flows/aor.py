@@ -225,14 +225,14 @@ def describe(found: Any, params: Aor) -> None:
     found.model = ", ".join(dict.fromkeys(judges.values())) + " as judge"
     listed = ", ".join(f"{name}: {judge}" for name, judge in judges.items())
     built_in = (
-        "The built-in chains are a program's, whose every slip its judge can see: they show the machinery, not how good "
-        "a judge is on a language model's chains."
+        "The built-in chains are a program's, whose every slip its judge can see: they show the machinery, not how "
+        "good a judge is on a language model's chains."
     )
     found.notes = [
         built_in if params.data == "builtin" else "",
-        f"Judges: {listed}. A program checks the steps that a chain states and sees no answer key; a verifier is trained "
-        "on the chains of other questions. The judge `evidence` also sees how many chains agree, which is a vote by the "
-        "back door. Ties of votes count as expected.",
+        f"Judges: {listed}. A program checks the steps that a chain states and sees no answer key; a verifier is "
+        "trained on the chains of other questions. The judge `evidence` also sees how many chains agree, which is a "
+        "vote by the back door. Ties of votes count as expected.",
     ]
 
 
