@@ -170,11 +170,11 @@ def extract_all(params: Codeie, writers: Any, vocabulary: Any, encoder: Any, dat
                 for seed in params.seeds
             ]
     results = {key: [future.result() for future in by_seed] for key, by_seed in futures.items()}
-    for name, model in params.models.items():
+    for name, asked in params.models.items():
         for form in params.forms:
             results[f"{name} model in context, {form}", 0] = [
                 ask_in_context(
-                    form, model, data, params.names, relations, params.shots, params.evaluated, t["longest"], seed,
+                    form, asked, data, params.names, relations, params.shots, params.evaluated, t["longest"], seed,
                     params.device,
                 )
                 for seed in params.seeds

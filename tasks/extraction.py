@@ -310,7 +310,7 @@ def corrupt_targets(
                     same = sum((Counter(map(str, wanted)) & Counter(map(str, read))).values())
                     found[who].append((kind, same, len(wanted), len(read) - same))
     almost = [(kind, 0.99 * left, left, 0) for kind, _, left, _ in found["ours"]]
-    return {who: _recovered(rows) for who, rows in {**found, "almost": almost}.items()}
+    return {who: _recovered(rows) for who, rows in found.items()} | {"almost": _recovered(almost)}
 
 
 def _recovered(rows: list[Any]) -> Recovered:

@@ -62,10 +62,12 @@ def counts_of(found: Located, sentence: Sentence, schema: Schema) -> NDArray[np.
 
     Relations are strict: type, both places and both entity types.
     """
+    gold: set
+    said: set
     if schema.relations:
         ends = [(s.start, s.end, s.type) for s in sentence.entities]
         gold = {(kind, ends[head], ends[tail]) for head, tail, kind in sentence.relations}
-        said: set = set(found.relations)
+        said = set(found.relations)
     else:
         gold = {(s.start, s.end, s.type) for s in sentence.entities}
         said = set(found.entities)
