@@ -31,7 +31,7 @@ class TokenHash:
         kind: "ids" reads `layers`; "lot" and "position" read `shares`.
         layers: (V,) executed layers of each id.
         shares: (L,) share of occurrences that leave after each layer.
-        special: ids that run every layer whatever the kind.
+        special: ids that run every layer whatever the kind: special tokens, and tokens unseen in training.
     """
 
     kind: str
@@ -120,29 +120,36 @@ def make_hash(
 
     Args:
         kind: one of `hashing.HASHES`, "inconsistent" (by lot for every occurrence) or "position".
-        speedup: over `full_depth` layers, by token mass; None: the paper's buckets of equal numbers of types.
+        speedup: over `full_depth` layers on the training texts, by token mass; None: the paper's buckets of equal
+            numbers of types. "inconsistent" and "position" take the histogram that "consistent" with the same seed
+            really has there, and like it run unseen tokens through every layer: so their FLOPs agree.
         vectors: (V, D) word embeddings, for "cluster".
     """
-    rows = [row[row != texts.table.pad_id] for row in _rows(texts)]
+    rows = _rows(texts)
     counts = hashing.token_counts(rows, len(vectors))
-    protected = float(np.mean([np.isin(row, special).sum() for row in rows]))
-    sizes = {"protected": protected, "width": width, "inner": inner, "full_depth": full_depth}
-    shares = np.full(depth, 1 / depth)
-    if speedup is not None:
-        shares = hashing.shares_for(speedup, texts.table.lengths, depth, **sizes)  # type: ignore[arg-type]
-    fixed = np.array(sorted(special), dtype=np.int64)
-    layers = np.full(len(vectors), depth, dtype=np.int64)
-    if kind in ("inconsistent", "position"):
-        return TokenHash("lot" if kind == "inconsistent" else "position", layers, shares, fixed)
+    by_lot = kind in ("inconsistent", "position")
     information = None
     if kind == "information":
         information = hashing.mutual_information(rows, texts.target.numpy(), len(vectors))
-    order = hashing.order_of(kind, counts, information=information, vectors=vectors, seed=seed)
+    order = hashing.order_of(
+        "consistent" if by_lot else kind, counts, information=information, vectors=vectors, seed=seed
+    )
+
+    def by_mass(shares: NDArray[np.float64]) -> NDArray[np.int64]:
+        return hashing.fill_mass(order, counts, shares, special=special)
+
+    def cost_of(shares: NDArray[np.float64]) -> float:
+        return hashing.realised_cost(by_mass(shares), rows, depth, width=width, inner=inner, full_depth=full_depth)
+
     if speedup is None:
         layers = hashing.fill_types(order, depth, buckets, vocabulary=len(vectors), special=special)
     else:
-        layers = hashing.fill_mass(order, counts, shares, special=special)
-    return TokenHash("ids", layers, shares, fixed)
+        layers = by_mass(hashing.solve_shares(cost_of, depth, 1 / speedup))
+    fixed = np.array(sorted({*special, *np.flatnonzero(counts == 0).tolist()}), dtype=np.int64)
+    mass = np.bincount(layers, weights=np.where(np.isin(np.arange(len(layers)), fixed), 0, counts), minlength=depth + 1)
+    shares = mass[1:] / max(1.0, mass.sum())
+    names = {"inconsistent": "lot", "position": "position"}
+    return TokenHash(names.get(kind, "ids"), layers, shares, fixed)
 
 
 def _rows(texts: LabelledTexts) -> list[NDArray[np.int64]]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from paperflows.components.early_exit import hashed, hashing
 from paperflows.components.early_exit.causal import HashedLM, continue_text, next_token_counts, next_token_loss
 from paperflows.components.early_exit.encoder import ExitEncoder
+from paperflows.components.early_exit.flops import layer_flops
 from paperflows.components.early_exit.hashed import HashedClassifier, TokenHash
 from paperflows.components.early_exit.sentences import LabelledTexts
 from paperflows.components.training.batching import TokenTable
@@ -102,6 +103,41 @@ def test_special_tokens_run_every_layer_in_every_hash(kind, speedup):
     assert (exits[torch.isin(ids, torch.tensor(SPECIAL))] == 3).all()
     again = made.exits(ids.numpy(), 4)
     assert torch.equal(exits, again) or kind == "inconsistent"
+
+
+@pytest.mark.parametrize("speedup", [1.5, 2.0])
+def test_consistent_and_inconsistent_hashes_cost_alike_on_unseen_text_too(speedup):
+    """What makes their comparison one at equal FLOPs; a few frequent types and unseen tokens, as in real text."""
+    random = np.random.default_rng(5)
+
+    def draw(count, highest):
+        return [
+            [2, *np.minimum(random.zipf(1.4, random.integers(8, 20)) + 4, highest).tolist(), 3] for _ in range(count)
+        ]
+
+    train, other = draw(300, 150), draw(400, 199)  # ids above 150 are new
+    sizes = {"width": 64, "inner": 256}
+    vectors = random.normal(size=(200, 4))
+
+    def made(kind):
+        return hashed.make_hash(
+            kind, texts_of(train, random.integers(0, 2, 300)), depth=6, full_depth=6, speedup=speedup, buckets=6,
+            special=SPECIAL, vectors=vectors, seed=1, **sizes,
+        )  # fmt: skip
+
+    def cost(token_hash, rows, draw):
+        exits = [token_hash.exits(np.array([row]), 1000 * draw + i)[0].numpy() for i, row in enumerate(rows)]
+        spent = sum(layer_flops(len(e), (e > layer).sum(), **sizes) for e in exits for layer in range(6))
+        return float(spent / sum(6 * layer_flops(len(e), len(e), **sizes) for e in exits))
+
+    same, lot = made("consistent"), made("inconsistent")
+    for rows in (train, other):
+        drawn = np.mean([cost(lot, rows, d) for d in range(4)])
+        assert drawn == pytest.approx(cost(same, rows, 0), rel=0.03)
+    for kind in ("frequency", "information", "consistent"):
+        token_hash = made(kind)
+        assert cost(token_hash, train, 0) == pytest.approx(1 / speedup, rel=0.12)
+        assert (token_hash.layers[[180, 2]] == 6).all()
 
 
 def test_lots_follow_the_histogram_and_positions_leave_from_the_end():
