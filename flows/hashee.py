@@ -299,8 +299,8 @@ def describe(
     found.model = params.encoder
     found.notes = [
         "Everything starts from exits trained jointly on the same task, and is trained on for the same steps.",
-        "Arms called equal are set to one speed-up on the training texts; the inconsistent hash has the histogram and the "
-        "unseen tokens of the consistent one. What each really cost on test stands in the metrics.",
+        "Arms called equal are set to one speed-up on the training texts; the inconsistent hash has the histogram and "
+        "the unseen tokens of the consistent one. What each really cost on test stands in the metrics.",
     ]
     found.children = [
         (f"{arm}-{h['dataset']}-seed{seed}", {"method": arm, "seed": seed}, h["history"])
