@@ -16,6 +16,7 @@ from paperflows.tasks import aspects as absa
 from paperflows.tasks import plots, syntax
 from paperflows.tasks.claims import GOLD, Claim, judge_claim
 from paperflows.tasks.data import load_dataset
+from paperflows.tasks.decisions import share_changed
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
 
@@ -235,11 +236,16 @@ def describe(
         for system, results in scores[name].items():
             for score in ("f1", "accuracy"):
                 found.metrics[f"{name}.{score}.{system}"] = sum(r[score] for r in results) / len(results)
+        for model in params.classifiers.models:
+            ours, *rest = [scores[name][f"{model}.{kind}"] for kind in measured[name]]
+            found.metrics[f"{name}.changed_by_tree.{model}"] = share_changed(ours, rest)
     found.model = f"{params.encoder}, states of layer {params.induction.layer}; trees by {params.induction.decoder}"
     found.notes = [
         "Aspects-sentiment distance: edges between an aspect's words and words of the VADER lexicon, mean over them.",
         "All classifiers read the same frozen states of one encoder a dataset, fine-tuned with an MLP on all training "
         "aspects; they are trained on the aspects whose sentences have trees, seeds differ in them only.",
+        "`changed_by_tree` is the share of a model's decisions on fine-tuned trees that another tree changes: where it is "
+        "0 the model learnt to do without, and its `tied` says nothing of trees.",
         f"Sentences of more than {params.max_words} words are left out. `tied`: at most {TIE} macro-F1 behind.",
     ]
     found.children = [(model["name"], {"dataset": name}, model["history"]) for name, model in tuned.items()]
