@@ -244,8 +244,8 @@ def describe(
         "Aspects-sentiment distance: edges between an aspect's words and words of the VADER lexicon, mean over them.",
         "All classifiers read the same frozen states of one encoder a dataset, fine-tuned with an MLP on all training "
         "aspects; they are trained on the aspects whose sentences have trees, seeds differ in them only.",
-        "`changed_by_tree` is the share of a model's decisions on fine-tuned trees that another tree changes: where it is "
-        "0 the model learnt to do without, and its `tied` says nothing of trees.",
+        "`changed_by_tree` is the share of a model's decisions on fine-tuned trees that another tree changes: where it "
+        "is 0 the model learnt to do without, and its `tied` says nothing of trees.",
         f"Sentences of more than {params.max_words} words are left out. `tied`: at most {TIE} macro-F1 behind.",
     ]
     found.children = [(model["name"], {"dataset": name}, model["history"]) for name, model in tuned.items()]
