@@ -79,7 +79,7 @@ class Adapters(Section):
     bottleneck: int = Field(ge=1, description="Width inside an adapter")
     distil: float = Field(ge=0, description="Weight of staying at the original scores")
     per_attribute: int = Field(ge=1, description="Counterfactuals made for each attribute")
-    neutral: int = Field(ge=1, description="Pairs that keep their scores, the first ones of the scored training pairs")
+    neutral: int = Field(ge=1, description="Pairs that keep their scores, drawn from the scored training pairs")
     steps: int = Field(ge=1, description="Optimiser steps")
     batch_size: int = Field(ge=1, description="Counterfactuals, and as many neutral pairs, a step")
     learning_rate: float = Field(gt=0, description="Highest")

@@ -1,5 +1,6 @@
 """The bias of metrics on minimal pairs, and adapters that reduce it."""
 
+import random
 import re
 from typing import Any
 
@@ -137,7 +138,12 @@ def train_debiasing_adapters(
     seed: int,
     device: str,
 ) -> ModelArtifact:
-    """Adapters in a frozen encoder that make BERTScore equal on counterfactuals and keep it on the neutral pairs."""
+    """Adapters in a frozen encoder that make BERTScore equal on counterfactuals and keep it on the neutral pairs.
+
+    Args:
+        neutral: pair regression; pairs of its train split, drawn at random, since its rows may stand in order of genre.
+        neutral_limit: how many.
+    """
     from paperflows.components.bias.counterfactual import Counterfactual
     from paperflows.components.bias.debias import DebiasObjective
     from paperflows.components.generation_metrics.token_states import load_token_encoder
@@ -145,7 +151,8 @@ def train_debiasing_adapters(
 
     encoder = load_token_encoder(model, layer=layer, max_length=max_length)
     rows = read_rows(open_artifact(counterfactuals) / "counterfactuals.jsonl")
-    pairs = [(r["text"], r["text_pair"]) for r in read_split(neutral, "train")[:neutral_limit]]
+    pairs = [(r["text"], r["text_pair"]) for r in read_split(neutral, "train")]
+    pairs = random.Random(seed).sample(pairs, min(neutral_limit, len(pairs)))
     objective = DebiasObjective(
         encoder, [Counterfactual(**r) for r in rows], pairs, distil=distil, batch_size=batch_size, seed=seed
     )
