@@ -214,7 +214,7 @@ def describe(
     found: Any, params: RectifyRouter, variants: dict[str, Variant], models: dict[str, Any], times: Any
 ) -> None:
     """Metrics, plots and notes of the report."""
-    waste = ("dropped", "rectified", "lost", "padded", "useful", "bytes_sent")
+    waste = ("dropped", "rectified", "skipped", "padded", "useful", "bytes_sent")
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {"step": {}, "seconds": {}, "flops": {}}
     for name, by_seed in models.items():
         first = by_seed[0]["history"]

@@ -52,17 +52,22 @@ class Plan:
     tokens: int
 
     def shares(self) -> dict[str, float]:
-        """Shares of the choices that found no slot (`dropped`), were given another expert (`rectified`) or still have
-        none (`lost`); of the slots that stay empty (`padded`); of computed rows that belong to a token (`useful`).
+        """What the plan wastes.
+
+        Of the choices: those that found no slot (`dropped`) and that were given another expert (`rectified`). Of the
+        tokens: those that no expert computes (`skipped`). Of the slots: empty ones (`padded`). Of the computed rows:
+        those that belong to a token (`useful`).
         """
         choices = max(1, self.tokens * self.dropped.shape[1])
         dropped, rectified = int(self.dropped.sum()), len(self.stay.token)
         rows = len(self.travel.token) + rectified
         padded = int((self.travel.token < 0).sum())
+        token = torch.cat([self.travel.token, self.stay.token])
+        computed = len(token[token >= 0].unique())
         return {
             "dropped": dropped / choices,
             "rectified": rectified / choices,
-            "lost": (dropped - rectified) / choices,
+            "skipped": (self.tokens - computed) / max(1, self.tokens),
             "padded": padded / max(1, len(self.travel.token)),
             "useful": (rows - padded) / max(1, rows),
         }

@@ -43,7 +43,7 @@ def test_a_run_by_hand_is_what_dvc_would_have_made(connected):
     other = project.run("run", "claif", "--set", "training.steps=4")
     assert other.returncode == 0 and report(project) == first
     assert len(list((project.root / "runs").glob("*.dvc"))) == 1
-    assert "up to date" in project.dvc("status").stdout
+    assert "up to date" in project.dvc("status", "claif").stdout
 
     # another paper's section, a comment: nothing to do
     params = (project.root / "params.yaml").read_text()

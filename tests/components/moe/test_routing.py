@@ -50,7 +50,7 @@ def test_dropped_tokens_go_to_the_best_expert_of_their_worker():
     assert plan.dropped.flatten().tolist() == [False, True, False, False, True]
     assert rows(plan.stay) == [(4, 1), (1, 2)]
     assert plan.stay.counts.tolist() == [1, 1]
-    assert plan.shares() == {"dropped": 0.4, "rectified": 0.4, "lost": 0.0, "padded": 0.5, "useful": 5 / 8}
+    assert plan.shares() == {"dropped": 0.4, "rectified": 0.4, "skipped": 0.0, "padded": 0.5, "useful": 5 / 8}
 
 
 def test_also_to_the_expert_that_turned_them_away_when_it_is_their_own():
@@ -75,7 +75,7 @@ def test_two_dropped_choices_take_two_experts():
 def test_dropless_computes_every_choice():
     plan = plan_routing(SCORES, 2, factor=None)
     assert rows(plan.travel) == [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (0, 1), (2, 1), (3, 1), (4, 1), (1, 2)]
-    assert plan.shares() == {"dropped": 0.0, "rectified": 0.0, "lost": 0.0, "padded": 0.0, "useful": 1.0}
+    assert plan.shares() == {"dropped": 0.0, "rectified": 0.0, "skipped": 0.0, "padded": 0.0, "useful": 1.0}
 
 
 def test_padding_tokens_enter_nothing():
@@ -166,5 +166,7 @@ def test_any_routing(tokens, experts, k, factor, rectify, half, masked, ties, se
                 better = [o for o in local if scores[t, o] > scores[t, e]]
                 assert all((t, o) in everything for o in better), "a better local expert was free"
     shares = plan.shares()
-    assert shares["lost"] == pytest.approx(shares["dropped"] - shares["rectified"])
+    assert shares["skipped"] == pytest.approx((len(real) - len({t for t, _ in everything})) / max(1, len(real)))
+    if "intra" in rectify and k == 1:
+        assert shares["skipped"] == 0
     assert int(plan.load().sum()) == len(everything)
