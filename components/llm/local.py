@@ -14,11 +14,10 @@ from torch import Tensor
 
 from paperflows.components.errors import InputError
 from paperflows.components.llm.backend import RequestError
+from paperflows.components.llm.decode import decode_rows, left_pad
 from paperflows.components.llm.request import Completion, Request
-from paperflows.components.llm.sampling import RowSettings, next_tokens, uniforms
+from paperflows.components.llm.sampling import RowSettings, uniforms
 from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
-
-STOP_CHECK = 8  # tokens between two looks for stop texts
 
 
 class LocalModel:
@@ -111,40 +110,12 @@ class LocalModel:
         steps = max(r.max_tokens for r in requests)
         settings, u = _settings(per_row).to(self._device), uniforms(seeds, steps).to(self._device)
         limits = torch.tensor([r.max_tokens for r in per_row], device=self._device)
-        ids, mask = _left_pad([ids for _, ids in jobs], self._tokenizer.pad_token_id or 0, self._device)
-        out = self._model(
-            input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1
-        )
-        past, logits = out.past_key_values, out.logits[rows, -1].float()
-        if len(rows) > len(jobs):
-            past.reorder_cache(rows)
-        mask = mask[rows]
-        seen = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, ids[rows], mask.bool())
-        tokens = torch.zeros(len(rows), 0, dtype=torch.long, device=self._device)
-        logprobs = torch.zeros(len(rows), 0, device=self._device)
-        lengths = torch.full((len(rows),), -1, device=self._device)
-        for step in range(steps):
-            token = next_tokens(logits, seen, settings, u[:, step])
-            logprobs = torch.cat([logprobs, logits.log_softmax(-1).gather(1, token[:, None])], 1)
-            tokens = torch.cat([tokens, token[:, None]], 1)
-            seen.scatter_(1, token[:, None], True)
-            ended = torch.isin(token, self._ends) | (step + 1 >= limits)
-            if step % STOP_CHECK == STOP_CHECK - 1:
-                ended |= self._stopped(tokens, per_row)
-            lengths = torch.where((lengths < 0) & ended, step + 1, lengths)
-            if bool((lengths >= 0).all()):
-                break
-            mask = torch.cat([mask, torch.ones_like(token[:, None])], 1)
-            position = (mask.sum(-1) - 1)[:, None]
-            out = self._model(
-                input_ids=token[:, None],
-                attention_mask=mask,
-                position_ids=position,
-                past_key_values=past,
-                use_cache=True,
-            )
-            logits = out.logits[:, -1].float()
-        return self._completions(jobs, tokens.cpu(), logprobs.cpu(), lengths.cpu())
+        ids, mask = left_pad([ids for _, ids in jobs], self._tokenizer.pad_token_id or 0, self._device)
+        done = decode_rows(
+            self._model, ids, mask, rows, settings, u, limits=limits, ends=self._ends,
+            stopped=lambda tokens, alive: self._stopped(tokens, [per_row[i] for i in alive.tolist()]),
+        )  # fmt: skip
+        return self._completions(jobs, done.tokens.cpu(), done.logprobs.cpu(), done.lengths.cpu())
 
     def _stopped(self, tokens: Tensor, requests: Sequence[Request]) -> Tensor:
         """Rows (R,) whose text holds one of their stop texts."""
@@ -186,17 +157,6 @@ def _settings(requests: Sequence[Request]) -> RowSettings:
         top_k=torch.tensor([r.top_k or 0 for r in requests]),
         repetition_penalty=torch.tensor([r.repetition_penalty or 1.0 for r in requests]),
     )
-
-
-def _left_pad(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-    return ids, mask
-
-
-def _positions(mask: Tensor) -> Tensor:
-    return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 def _weights_hash(model: str) -> str:

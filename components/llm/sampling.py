@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+NEAR = 64  # likeliest tokens looked at before a row is sorted whole
+
 
 @dataclass(frozen=True)
 class RowSettings:
@@ -19,6 +21,10 @@ class RowSettings:
     def to(self, device: torch.device) -> "RowSettings":
         """The same on another device."""
         return RowSettings(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def at(self, rows: Tensor) -> "RowSettings":
+        """Those of some rows."""
+        return RowSettings(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 def uniforms(seeds: Sequence[int], steps: int) -> Tensor:
@@ -41,19 +47,53 @@ def next_tokens(logits: Tensor, seen: Tensor, settings: RowSettings, u: Tensor) 
     penalty = settings.repetition_penalty[:, None]
     penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
     logits = torch.where(seen, penalised, logits)
-    greedy = logits.argmax(-1)
-    if bool((settings.temperature == 0).all()):
-        return greedy
+    tokens = logits.argmax(-1)
     scaled = logits / settings.temperature.clamp(min=1e-6)[:, None]
-    values, order = scaled.sort(dim=-1, descending=True)
+    drawn = settings.temperature > 0
+    cut = (settings.top_k > 0) | (settings.top_p < 1)
+    if bool((whole := drawn & ~cut).any()):
+        tokens[whole] = _invert(scaled[whole].softmax(-1), u[whole])
+    if bool((part := drawn & cut).any()):
+        tokens[part] = _draw_cut(scaled[part], settings.top_k[part], settings.top_p[part], u[part])
+    return tokens
+
+
+def _draw_cut(scaled: Tensor, top_k: Tensor, top_p: Tensor, u: Tensor) -> Tensor:
+    """(R,) tokens of rows that keep only a part of the vocabulary; only rows whose part is large are sorted whole."""
+    width = min(NEAR, scaled.shape[1])
+    values, order = scaled.topk(width, dim=-1)
+    mass = (values - scaled.logsumexp(-1, keepdim=True)).exp()
+    small = torch.where(top_k > 0, top_k <= width, mass.sum(-1) >= top_p)
+    tokens = torch.empty_like(top_k)
+    if bool(small.any()):
+        inside = torch.where((top_k > 0)[:, None], _first(values, top_k).softmax(-1), mass)[small]
+        tokens[small] = order[small].gather(1, _invert(_nucleus(inside, top_p[small]), u[small])[:, None])[:, 0]
+    if bool((large := ~small).any()):
+        values, order = scaled[large].sort(dim=-1, descending=True)
+        inside = _first(values, top_k[large]).softmax(-1)
+        tokens[large] = order.gather(1, _invert(_nucleus(inside, top_p[large]), u[large])[:, None])[:, 0]
+    return tokens
+
+
+def _first(values: Tensor, top_k: Tensor) -> Tensor:
+    """Sorted scores (R, W) without those after the first k; 0 keeps all."""
     rank = torch.arange(values.shape[1], device=values.device)[None, :]
-    top_k = torch.where(settings.top_k > 0, settings.top_k, values.shape[1])[:, None]
-    values = values.masked_fill(rank >= top_k, float("-inf"))
-    probabilities = values.softmax(-1)
+    return values.masked_fill((top_k > 0)[:, None] & (rank >= top_k[:, None]), float("-inf"))
+
+
+def _nucleus(probabilities: Tensor, top_p: Tensor) -> Tensor:
+    """Sorted probabilities (R, W) without those before which `top_p` is reached."""
     before = probabilities.cumsum(-1) - probabilities
-    probabilities = probabilities.masked_fill(before >= settings.top_p[:, None], 0.0)
-    cumulative = probabilities.cumsum(-1)
-    pick = torch.searchsorted(cumulative, u[:, None] * cumulative[:, -1:], right=True)
-    pick = torch.minimum(pick, (probabilities > 0).sum(-1, keepdim=True) - 1)
-    drawn = order.gather(1, pick).squeeze(1)
-    return torch.where(settings.temperature == 0, greedy, drawn)
+    return probabilities.masked_fill(before >= top_p[:, None], 0.0)
+
+
+def _invert(weights: Tensor, u: Tensor) -> Tensor:
+    """(R,) places drawn in proportion to (R, W) weights by inverse transform; a place of weight 0 is never drawn."""
+    cumulative = weights.cumsum(-1)
+    place = torch.searchsorted(cumulative, u[:, None] * cumulative[:, -1:], right=True)
+    return torch.minimum(place, _last_positive(weights)).squeeze(1)
+
+
+def _last_positive(weights: Tensor) -> Tensor:
+    positive = weights > 0
+    return weights.shape[1] - 1 - positive.flip(-1).int().argmax(-1, keepdim=True)

@@ -13,26 +13,6 @@ from paperflows.components.moe.layer import MoELayer, Router
 from paperflows.components.moe.routing import Rectify
 
 
-def tiny_decoder(
-    *, vocabulary: int, width: int, layers: int, heads: int, hidden: int, positions: int, seed: int
-) -> nn.Module:
-    """A fresh Llama-style decoder (`LlamaForCausalLM`, tied embeddings) with SwiGLU layers of width `hidden`."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=hidden,
-        max_position_embeddings=positions,
-        tie_word_embeddings=True,
-        use_cache=False,
-    )
-    return LlamaForCausalLM(config)
-
-
 def replace_ffn(
     model: nn.Module,
     *,

@@ -17,13 +17,13 @@ from safetensors.torch import save_model
 from torch import nn
 
 from paperflows.components.models.pretrained import load_pretrained
+from paperflows.components.models.tiny_decoder import tiny_decoder
 from paperflows.components.moe.language_model import (
     moe_layers,
     next_token_loss,
     objective,
     replace_ffn,
     routing_metrics,
-    tiny_decoder,
 )
 from paperflows.components.moe.layer import Router
 from paperflows.components.moe.parallel import mean_over_workers, reduce_gradients

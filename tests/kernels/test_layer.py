@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from paperflows.components.moe.language_model import objective, replace_ffn, tiny_decoder
+from paperflows.components.models.tiny_decoder import tiny_decoder
+from paperflows.components.moe.language_model import objective, replace_ffn
 from paperflows.components.moe.layer import MoELayer, Router
 
 ROUTINGS = {

@@ -15,6 +15,7 @@ from paperflows.components.data.world.render_minimal_pairs import minimal_pairs
 from paperflows.components.data.world.render_nli import nli_rows
 from paperflows.components.data.world.render_pairs import paraphrase_pairs, sts_pairs
 from paperflows.components.data.world.render_reviews import review_rows, tree_rows
+from paperflows.components.data.world.render_sums import sum_rows, telling_rows
 from paperflows.components.data.world.render_tags import tag_rows
 from paperflows.components.data.world.render_text import text_rows, triple_rows
 from paperflows.components.errors import InputError
@@ -40,6 +41,8 @@ WORLD: dict[str, Callable[[], Splits]] = {
     "world_questions": _sized(question_rows, 1_500, 300, 600),
     "world_reviews": _sized(review_rows, 1_200, 200, 400),
     "world_sts": _sized(sts_pairs, 3_000, 800, 1_500),
+    "world_sums": _sized(sum_rows, 2_500, 300, 300),
+    "world_tellings": _sized(telling_rows, 2_500, 300, 300),
     "world_text": _sized(text_rows, 9_000, 800, 800),
     "world_topics": _sized(topic_rows, 1_500, 300, 600),
     "world_trees": _sized(tree_rows, 400, 100, 200),

@@ -30,6 +30,8 @@ SIZES = {
     "world_sts": ("pair regression", {"train": 3000, "validation": 800, "test": 1500}),
     "world_text": ("text", {"train": 9000, "validation": 800, "test": 800}),
     "world_topics": ("classification", {"train": 1500, "validation": 300, "test": 600}),
+    "world_sums": ("reasoning", {"train": 2_500, "validation": 300, "test": 300}),
+    "world_tellings": ("paraphrase sets", {"train": 2_500, "validation": 300, "test": 300}),
     "world_trees": ("tagging", {"train": 400, "validation": 100, "test": 200}),
 }
 

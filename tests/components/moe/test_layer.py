@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from paperflows.components.errors import InputError
-from paperflows.components.moe.language_model import next_token_loss, objective, replace_ffn, tiny_decoder
+from paperflows.components.models.tiny_decoder import tiny_decoder
+from paperflows.components.moe.language_model import next_token_loss, objective, replace_ffn
 from paperflows.components.moe.layer import MoELayer, Router
 from paperflows.components.moe.routing import gates
 from paperflows.components.moe.worker import forward_flops

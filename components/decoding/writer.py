@@ -1,0 +1,159 @@
+"""A language model that writes its decoding settings first and then answers under them.
+
+An input ends in one of two marks: after `<settings>` the model writes one special word a setting, after `<answer>` the
+answer. Letters: B sequences, T tokens, R generations, S tokens of an answer.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paperflows.components.decoding.configurations import (
+    SETTINGS,
+    Configuration,
+    Grid,
+    as_rows,
+    grid_words,
+    parse_words,
+)
+from paperflows.components.llm.decode import decode_rows, left_pad
+from paperflows.components.llm.sampling import uniforms
+from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
+from paperflows.components.models.tiny_decoder import tiny_decoder
+
+ASK, ANSWER = "<settings>", "<answer>"
+ROWS = 512  # generated together
+
+
+def train_tokenizer(texts: Sequence[str], *, size: int) -> Any:
+    """Byte-level BPE of at most `size` tokens; every digit is a token, so that sums can be learnt."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    learner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=["<pad>", "<end>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    learner.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=learner, pad_token="<pad>", eos_token="<end>")
+
+
+class Writer:
+    """A causal language model with words for settings in its vocabulary.
+
+    Args:
+        model: a transformers causal language model.
+        tokenizer: its fast tokenizer, which has a padding and an end token.
+        grid: values of the settings.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, grid: Grid) -> None:
+        self.model, self.tokenizer, self.grid = model, tokenizer, grid
+        words = [ASK, ANSWER, *grid_words(grid)]
+        if missing := [word for word in words if word not in tokenizer.get_vocab()]:
+            tokenizer.add_special_tokens({"additional_special_tokens": missing})
+            if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # type: ignore[operator]
+                model.resize_token_embeddings(len(tokenizer))  # type: ignore[operator]
+        self._end = tokenizer.eos_token_id
+        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._end
+
+    @classmethod
+    def fresh(cls, texts: Sequence[str], grid: Grid, *, vocabulary: int, seed: int, **sizes: int) -> "Writer":
+        """A new tiny decoder with a vocabulary learnt from `texts`."""
+        tokenizer = train_tokenizer(texts, size=vocabulary)
+        tokenizer.add_special_tokens({"additional_special_tokens": [ASK, ANSWER, *grid_words(grid)]})
+        return cls(tiny_decoder(vocabulary=len(tokenizer), seed=seed, **sizes), tokenizer, grid)
+
+    @classmethod
+    def load(cls, model: str, grid: Grid) -> "Writer":
+        """A folder that `save` wrote, or a Hugging Face id of a causal language model."""
+        from transformers import AutoModelForCausalLM
+
+        return cls(load_pretrained(AutoModelForCausalLM, model), load_tokenizer(model), grid)
+
+    def save(self, folder: Path) -> None:
+        """Write weights, config and tokenizer."""
+        self.model.save_pretrained(folder)  # type: ignore[operator]
+        self.tokenizer.save_pretrained(folder)
+
+    def answer_rows(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[list[int], int]]:
+        """Token ids that teach an answer, and how many of them are the input."""
+        ends = self.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+        return [
+            (start + end + [self._end], len(start)) for start, end in zip(self._ask(prompts, ANSWER), ends, strict=True)
+        ]
+
+    def settings_rows(self, prompts: Sequence[str], labels: Sequence[Configuration]) -> list[tuple[list[int], int]]:
+        """Token ids that teach the settings of an input, and how many of them are the input."""
+        said = [self.tokenizer.convert_tokens_to_ids(label.words(self.grid)) for label in labels]
+        return [(start + end, len(start)) for start, end in zip(self._ask(prompts, ASK), said, strict=True)]
+
+    def batch(self, rows: Sequence[tuple[list[int], int]], *, whole: bool) -> dict[str, Tensor]:
+        """Padded ids, mask and targets (B, T); targets are -100 on padding and, unless `whole`, on the input."""
+        width = max(len(ids) for ids, _ in rows)
+        tokens = torch.full((len(rows), width), self._pad)
+        mask, targets = torch.zeros_like(tokens), torch.full_like(tokens, -100)
+        for i, (ids, start) in enumerate(rows):
+            tokens[i, : len(ids)], mask[i, : len(ids)] = torch.tensor(ids), 1
+            first = 0 if whole else start
+            targets[i, first : len(ids)] = tokens[i, first : len(ids)]
+        return {"tokens": tokens, "mask": mask, "targets": targets}
+
+    def settle(self, prompts: Sequence[str]) -> tuple[list[Configuration], list[bool]]:
+        """Stage 1: the configuration that the model writes for each input, greedily, and whether it is valid."""
+        greedy = [Configuration(temperature=0.0, top_p=1.0, top_k=0)] * len(prompts)
+        rows = self._generate(prompts, ASK, np.arange(len(prompts)), greedy, np.zeros(len(prompts), int), len(SETTINGS))
+        said = [parse_words(self.tokenizer.convert_ids_to_tokens(row), self.grid) for row in rows]
+        return [configuration for configuration, _ in said], [valid for _, valid in said]
+
+    def answer(
+        self, prompts: Sequence[str], which: np.ndarray, configurations: Sequence[Configuration], seeds: np.ndarray,
+        *, longest: int,
+    ) -> list[str]:  # fmt: skip
+        """Stage 2: one text (R,) for each `which` prompt under the configuration and seed beside it."""
+        rows = self._generate(prompts, ANSWER, which, configurations, seeds, longest)
+        return [text.strip() for text in self.tokenizer.batch_decode(rows, skip_special_tokens=True)]
+
+    def _ask(self, prompts: Sequence[str], mark: str) -> list[list[int]]:
+        number = self.tokenizer.convert_tokens_to_ids(mark)
+        return [[*ids, number] for ids in self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]
+
+    def _generate(
+        self, prompts: Sequence[str], mark: str, which: np.ndarray, configurations: Sequence[Configuration],
+        seeds: np.ndarray, steps: int,
+    ) -> list[list[int]]:  # fmt: skip
+        asked = self._ask(prompts, mark)
+        lengths = np.array([len(asked[i]) for i in which])
+        device = next(self.model.parameters()).device
+        ends = torch.tensor([self._end], device=device)
+        out: list[list[int]] = [[] for _ in which]
+        order = np.lexsort((which, lengths))
+        for at in range(0, len(order), ROWS):
+            rows = order[at : at + ROWS]
+            mine, place = np.unique(which[rows], return_inverse=True)
+            ids, mask = left_pad([asked[i] for i in mine], self._pad, device)
+            settings = as_rows([configurations[r] for r in rows]).to(device)
+            done = decode_rows(
+                self.model, ids, mask, torch.from_numpy(place).to(device), settings,
+                uniforms([int(seeds[r]) for r in rows], steps).to(device),
+                limits=torch.full((len(rows),), steps, device=device), ends=ends,
+            )  # fmt: skip
+            for r, tokens, length in zip(rows, done.tokens.tolist(), done.lengths.tolist(), strict=True):
+                out[r] = [token for token in tokens[:length] if token != self._end]
+        return out
+
+
+def sequence_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Mean cross-entropy in nats of the targets, each predicted from the tokens before it."""
+    logits = model(input_ids=batch["tokens"], attention_mask=batch["mask"]).logits
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch["targets"][:, 1:].flatten(), ignore_index=-100)
