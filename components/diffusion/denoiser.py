@@ -81,23 +81,3 @@ def sinusoids(t: Tensor, width: int) -> Tensor:
     frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half)
     angle = t[:, None].float() * frequency
     return torch.cat([angle.sin(), angle.cos()], 1)
-
-
-def start_head(lm: Any, counts: Tensor) -> None:
-    """Give a masked LM without a trained head the best start: identity transform, bias of log unigram frequencies.
-
-    Args:
-        counts: (V,) of the training texts; a token never seen counts as seen half a time.
-    """
-    transform = lm.cls.predictions.transform
-    with torch.no_grad():
-        transform.dense.weight.copy_(torch.eye(transform.dense.weight.shape[0]))
-        transform.dense.bias.zero_()
-    start_bias(lm, counts)
-
-
-def start_bias(lm: Any, counts: Tensor) -> None:
-    """Set the output bias to log unigram frequencies, whatever the body."""
-    seen = counts.double().clamp(min=0.5)
-    with torch.no_grad():
-        lm.cls.predictions.bias.copy_((seen / seen.sum()).log().float())

@@ -11,6 +11,7 @@ from typing import Any
 from paperflows.components.data.world.render_alignment import chinese_text_rows, judged_rows, prompt_rows
 from paperflows.components.data.world.render_chains import chain_rows
 from paperflows.components.data.world.render_classes import question_rows, topic_rows
+from paperflows.components.data.world.render_graphs import graph_rows
 from paperflows.components.data.world.render_minimal_pairs import minimal_pairs
 from paperflows.components.data.world.render_nli import nli_rows
 from paperflows.components.data.world.render_pairs import paraphrase_pairs, sts_pairs
@@ -33,6 +34,7 @@ WORLD: dict[str, Callable[[], Splits]] = {
     "world_chains": lambda: {"test": chain_rows("test", 300)},
     "world_names": _sized(tag_rows, 1_200, 300, 500),
     "world_chinese": _sized(chinese_text_rows, 3_000, 300, 300),
+    "world_graph": graph_rows,
     "world_judged": _sized(judged_rows, 150, 40, 40),
     "world_minimal_pairs": minimal_pairs,
     "world_nli": _sized(nli_rows, 2_100, 200, 500),

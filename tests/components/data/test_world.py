@@ -22,6 +22,7 @@ from paperflows.components.errors import InputError
 
 SIZES = {
     "world_chinese": ("text", {"train": 3000, "validation": 300, "test": 300}),
+    "world_graph": ("text graph", {"train": 505, "validation": 158, "test": 192, "entities": 834}),
     "world_judged": ("classification", {"train": 2250, "validation": 600, "test": 600}),
     "world_nli": ("classification", {"train": 6300, "validation": 600, "test": 1500}),
     "world_pairs_class": ("classification", {"train": 1500, "validation": 300, "test": 600}),

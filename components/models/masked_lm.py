@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paperflows.components.diffusion.denoiser import start_bias, start_head
 from paperflows.components.errors import InputError
 from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
 
@@ -76,3 +75,23 @@ def start_masked_lm(
     if any(name.startswith("cls.predictions.transform") for name in found["missing_keys"]):
         start_head(model, counts)
     return model
+
+
+def start_head(lm: Any, counts: Tensor) -> None:
+    """Give a masked LM without a trained head the best start: identity transform, bias of log unigram frequencies.
+
+    Args:
+        counts: (V,) of the training texts; a token never seen counts as seen half a time.
+    """
+    transform = lm.cls.predictions.transform
+    with torch.no_grad():
+        transform.dense.weight.copy_(torch.eye(transform.dense.weight.shape[0]))
+        transform.dense.bias.zero_()
+    start_bias(lm, counts)
+
+
+def start_bias(lm: Any, counts: Tensor) -> None:
+    """Set the output bias to log unigram frequencies, whatever the body."""
+    seen = counts.double().clamp(min=0.5)
+    with torch.no_grad():
+        lm.cls.predictions.bias.copy_((seen / seen.sum()).log().float())

@@ -1,0 +1,109 @@
+from random import Random
+
+import pytest
+import torch
+
+from paperflows.components.knowledge.graphs import ENTITY, RELATION, WORD, Names, ask_relation, build_graph, collate
+from paperflows.components.knowledge.masking import mask_graphs
+from paperflows.components.models.tiny_bert import train_wordpiece
+
+TRIPLES = [("Rome", "capital of", "Italy"), ("Rome", "on river", "Tiber"), ("Italy", "borders", "France")]
+NAMES = Names.of(TRIPLES)
+NEIGHBOURS = {"Rome": TRIPLES[:2], "Italy": TRIPLES[2:]}
+TEXT = "Rome is in Italy and Rome is old"
+MENTIONS = [
+    {"start": 0, "end": 4, "entity": "Rome"}, {"start": 11, "end": 16, "entity": "Italy"},
+    {"start": 21, "end": 25, "entity": "Rome"},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_wordpiece([TEXT, "France borders Italy"] * 10, vocab_size=120)
+
+
+def graph_of(tokenizer, **options):
+    return build_graph(TEXT, MENTIONS, NEIGHBOURS, NAMES, tokenizer, rng=Random(0), **options)
+
+
+def test_a_graph_by_hand(tokenizer):
+    graph = graph_of(tokenizer, share=1.0)
+    words = [tokenizer.convert_ids_to_tokens(graph.index[i]) for i in range(len(graph)) if graph.kind[i] == WORD]
+    # the first mention of Rome and that of Italy are anchors now, the second of Rome stays a word
+    assert words == ["[CLS]", "is", "in", "and", "rome", "is", "old", "[SEP]"]
+    rome, italy = graph.anchors["Rome"], graph.anchors["Italy"]
+    assert (graph.position[rome], graph.position[italy]) == (1, 4)
+    number = {name: i for name, i in NAMES.entities.items()}
+    tails = {graph.index[i]: i for i in range(len(graph)) if graph.kind[i] == ENTITY and not graph.language[i]}
+    assert tails.keys() == {number["Tiber"], number["France"]}  # Italy is an anchor: linked, not repeated
+    assert graph.position[tails[number["Tiber"]]] == 3 and graph.position[tails[number["France"]]] == 6
+    relations = [i for i in range(len(graph)) if graph.kind[i] == RELATION]
+    assert sorted(graph.position[i] for i in relations) == [2, 2, 5]
+    (capital,) = (i for i in relations if graph.index[i] == NAMES.relations["capital of"])
+    assert {(rome, capital), (capital, italy)} <= set(graph.edges)
+    order = [graph.kind[i] for i in range(len(graph))]
+    assert order == sorted(order)
+
+
+def test_attention_follows_language_and_edges_alone(tokenizer):
+    graph = graph_of(tokenizer, share=1.0)
+    other = build_graph("old", [], NEIGHBOURS, NAMES, tokenizer, rng=Random(0))
+    batch = collate([graph, other])
+    seen = batch.attention[0]
+    assert torch.equal(seen, seen.t())
+    for i in range(len(graph)):
+        for j in range(len(graph)):
+            linked = (i, j) in graph.edges or (j, i) in graph.edges
+            assert bool(seen[i, j]) == (i == j or (graph.language[i] and graph.language[j]) or linked)
+    assert batch.real.sum(1).tolist() == [len(graph), len(other)]
+    padding = batch.attention[1, len(other) :]
+    assert torch.equal(padding, torch.eye(len(graph), dtype=torch.bool)[len(other) :])  # itself alone: no NaN
+    full = collate([graph, other], full=True)
+    assert full.attention[0].all() and not full.attention[1, 0, len(other) :].any()
+
+
+def test_a_hidden_fact_and_any_other_between_its_ends_stay_out(tokenizer):
+    graph = graph_of(tokenizer, share=1.0, hidden=[("Italy", "has capital", "Rome")])
+    shown = {graph.index[i] for i in range(len(graph)) if graph.kind[i] == RELATION}
+    assert shown == {NAMES.relations["on river"], NAMES.relations["borders"]}
+    node = ask_relation(graph, "Rome", "Italy")
+    assert node == len(graph) - 1 and graph.index[node] == 0
+    assert graph.edges[-2:] == [(graph.anchors["Rome"], node), (node, graph.anchors["Italy"])]
+    assert ask_relation(graph, "Rome", "Tiber") is None  # Tiber is not in the sentence
+
+
+def test_facts_come_as_often_as_asked_and_no_more_than_the_most(tokenizer):
+    assert RELATION not in graph_of(tokenizer, share=0.0).kind
+    many = {"Rome": [("Rome", f"r{i}", "Tiber") for i in range(40)]}
+    names = Names.of([t for some in many.values() for t in some])
+    graph = build_graph(TEXT, MENTIONS[:1], many, names, tokenizer, share=1.0, most=15, rng=Random(0))
+    assert graph.kind.count(RELATION) == 15 and graph.kind.count(ENTITY) == 2
+    with_facts = sum(
+        RELATION in build_graph(TEXT, MENTIONS[:1], NEIGHBOURS, NAMES, tokenizer, share=0.5, rng=Random(s)).kind
+        for s in range(400)
+    )
+    assert 160 < with_facts < 240
+
+
+def test_masks_change_with_the_generator_and_cover_each_kind(tokenizer):
+    batch = collate([graph_of(tokenizer, share=1.0)] * 300)
+    special = torch.tensor(tokenizer.all_special_ids)
+    sizes = {"words": len(tokenizer), "entities": 5, "relations": 4}
+
+    def masked(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return mask_graphs(batch, mask_word=tokenizer.mask_token_id, special=special, generator=generator, **sizes)
+
+    one, two = masked(0), masked(1)
+    assert not torch.equal(one.target, two.target)
+    assert len({tuple(row) for row in one.target.tolist()}) > 10  # not a function of the length
+    for kind in (WORD, ENTITY, RELATION):
+        assert (one.target & (batch.kind == kind)).any(1).all()
+    assert not (one.target & torch.isin(batch.index, special) & (batch.kind == WORD)).any()
+    assert torch.equal(one.index[~one.target], batch.index[~one.target])
+    anchors = (batch.kind == ENTITY) & batch.attention[:, 0]
+    assert (one.target & anchors).sum() == anchors.sum()  # every anchor is predicted
+    kept = (one.index == batch.index)[anchors].float().mean()
+    assert 0.4 < kept < 0.75  # one of four entities is masked as a target, the other anchors mostly stay
+    relations = one.target & (batch.kind == RELATION)
+    assert 0.7 < (one.index[relations] == 0).float().mean() < 0.9
