@@ -11,7 +11,7 @@ from typing import Any
 from prefect import flow, unmapped
 from pydantic import Field
 
-from paperflows.flows.params import FlowParameters, Section
+from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.annotate import annotate_pairs, gold_pairs, harden_labels
@@ -34,18 +34,6 @@ class Corpora(Section):
     similarity: tuple[str, ...] = Field(min_length=1, description="Pair regression, scored in the 'all' setting")
     nli: str = Field(description="Classification of pairs: entailment, neutral, contradiction")
     transfer: tuple[str, ...] = Field((), description="Classification, by a logistic regression on frozen embeddings")
-
-
-class Datasets(Section):
-    """Which names are read from which source."""
-
-    builtin: Corpora = Field(description="Read when data is builtin")
-    folder: Corpora = Field(description="Read when data is a folder")
-    hub: Corpora = Field(description="Read when data is hub")
-
-    def of(self, source: str) -> Corpora:
-        """The names for a source; anything but builtin and hub is a folder."""
-        return {"builtin": self.builtin, "hub": self.hub}.get(source, self.folder)
 
 
 class Student(Section):
@@ -101,7 +89,7 @@ class Annotation(Section):
 class Claif(FlowParameters):
     """Parameters of the flow `claif`."""
 
-    datasets: Datasets
+    datasets: BySource[Corpora]
     student: Student
     training: Training
     annotation: Annotation

@@ -11,7 +11,7 @@ from typing import Any
 from prefect import flow
 from pydantic import Field
 
-from paperflows.flows.params import FlowParameters, Section
+from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.annotators import Annotator
@@ -39,18 +39,6 @@ class Corpora(Section):
     entities: tuple[str, ...] = Field((), description="Tagging or relations; their entities are extracted")
     relations: tuple[str, ...] = Field((), description="Relations; these are extracted, with their entities")
     prose: str = Field(description="Texts that the text model learns")
-
-
-class Datasets(Section):
-    """Which names are read from which source."""
-
-    builtin: Corpora = Field(description="Read when data is builtin")
-    folder: Corpora = Field(description="Read when data is a folder")
-    hub: Corpora = Field(description="Read when data is hub")
-
-    def of(self, source: str) -> Corpora:
-        """The names for a source; anything but builtin and hub is a folder."""
-        return {"builtin": self.builtin, "hub": self.hub}.get(source, self.folder)
 
 
 class Decoder(Section):
@@ -86,7 +74,7 @@ class Training(Section):
 class Codeie(FlowParameters):
     """Parameters of the flow `codeie`."""
 
-    datasets: Datasets
+    datasets: BySource[Corpora]
     encoder: str = Field(description="minilm, a folder or a Hugging Face id of an encoder")
     names: dict[str, str] = Field(description="Types in the data -> words")
     forms: tuple[str, ...] = Field(min_length=2, description="code and sel, and json if wanted")

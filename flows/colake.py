@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow
 from pydantic import Field
 
-from paperflows.flows.params import FlowParameters, Section
+from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
@@ -25,18 +25,6 @@ from paperflows.tasks.knowledge import (
 )
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
-
-
-class Graphs(Section):
-    """Names of the dataset of text graphs, by source."""
-
-    builtin: str = Field(description="Read when data is builtin")
-    folder: str = Field(description="Read when data is a folder")
-    hub: str = Field(description="Read when data is hub")
-
-    def of(self, source: str) -> str:
-        """The name for a source; anything but builtin and hub is a folder."""
-        return {"builtin": self.builtin, "hub": self.hub}.get(source, self.folder)
 
 
 class Training(Section):
@@ -63,7 +51,7 @@ class TripleTraining(Section):
 class Colake(FlowParameters):
     """Parameters of the flow `colake`."""
 
-    graphs: Graphs
+    graphs: BySource[str]
     encoder: str = Field(description="minilm, a folder or a Hugging Face id of a BERT")
     layers: int = Field(ge=1, le=48, description="Its first layers, in every encoder")
     encoders: dict[str, Knowledge] = Field(description="Name -> what it sees; `colake` is the paper's")

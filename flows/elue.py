@@ -20,7 +20,7 @@ from paperflows.flows.early_exit import (
     mean,
     speed_claim,
 )
-from paperflows.flows.params import FlowParameters, Section
+from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks.claims import Claim, PaperFigure, judge_claim
 from paperflows.tasks.data import collect_sentences, load_dataset
@@ -45,18 +45,6 @@ class Corpora(TimedTasks):
     pretraining: tuple[str, ...] = Field(min_length=1, description="Texts of the multi-exit pre-training")
 
 
-class Datasets(Section):
-    """Which names are read from which source."""
-
-    builtin: Corpora = Field(description="Read when data is builtin")
-    folder: Corpora = Field(description="Read when data is a folder")
-    hub: Corpora = Field(description="Read when data is hub")
-
-    def of(self, source: str) -> Corpora:
-        """The names for a source; anything but builtin and hub is a folder."""
-        return {"builtin": self.builtin, "hub": self.hub}.get(source, self.folder)
-
-
 class Pretraining(Section):
     """The small BERT trained from nothing, with the losses at all layers or at the last."""
 
@@ -76,7 +64,7 @@ class Pretraining(Section):
 class Elue(FlowParameters):
     """Parameters of the flow `elue`."""
 
-    datasets: Datasets
+    datasets: BySource[Corpora]
     encoder: str = Field(description="minilm, a folder or a Hugging Face id of a BERT-like encoder")
     f1_of: dict[str, str] = Field(description="Dataset -> class whose F1 is averaged with accuracy (MRPC in GLUE)")
     depths: tuple[int, ...] = Field(min_length=1, description="Depths at which models are truncated and trained apart")

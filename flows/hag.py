@@ -11,7 +11,7 @@ from typing import Any
 from prefect import flow
 from pydantic import Field, model_validator
 
-from paperflows.flows.params import FlowParameters, Section
+from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
@@ -43,18 +43,6 @@ class Inputs(Section):
 
     families: dict[str, Family] = Field(min_length=2, description="Name of a family -> its dataset and wordings")
     recorded: str = Field("", description="Dataset of chains recorded under several configurations, if there is one")
-
-
-class Sources(Section):
-    """Which inputs are read from which source."""
-
-    builtin: Inputs = Field(description="Read when data is builtin")
-    folder: Inputs = Field(description="Read when data is a folder")
-    hub: Inputs = Field(description="Read when data is hub")
-
-    def of(self, source: str) -> Inputs:
-        """The inputs for a source; anything but builtin and hub is a folder."""
-        return {"builtin": self.builtin, "hub": self.hub}.get(source, self.folder)
 
 
 class Decoder(Section):
@@ -90,7 +78,7 @@ class Search(Section):
 class Hag(FlowParameters):
     """Parameters of the flow `hag`."""
 
-    inputs: Sources
+    inputs: BySource[Inputs]
     model: str = Field(description="tiny: trained here; else a folder or a Hugging Face id of a causal language model")
     decoder: Decoder
     encoder: str = Field(description="Encoder of the external selector: minilm, a folder or a Hugging Face id")

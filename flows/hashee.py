@@ -20,7 +20,7 @@ from paperflows.flows.early_exit import (
     mean,
     speed_claim,
 )
-from paperflows.flows.params import FlowParameters, Section
+from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
@@ -38,18 +38,6 @@ class Corpora(TimedTasks):
 
     difficulty: str | None = Field(description="Splits model_* (bits) and human_*; none takes the bits of the exits")
     text: str = Field(description="Texts of the language models")
-
-
-class Datasets(Section):
-    """Which names are read from which source."""
-
-    builtin: Corpora = Field(description="Read when data is builtin")
-    folder: Corpora = Field(description="Read when data is a folder")
-    hub: Corpora = Field(description="Read when data is hub")
-
-    def of(self, source: str) -> Corpora:
-        """The names for a source; anything but builtin and hub is a folder."""
-        return {"builtin": self.builtin, "hub": self.hub}.get(source, self.folder)
 
 
 class LanguageModel(Section):
@@ -71,7 +59,7 @@ class LanguageModel(Section):
 class Hashee(FlowParameters):
     """Parameters of the flow `hashee`."""
 
-    datasets: Datasets
+    datasets: BySource[Corpora]
     encoder: str = Field(description="minilm, a folder or a Hugging Face id of a BERT-like encoder")
     f1_of: dict[str, str] = Field(description="Dataset -> class whose F1 is averaged with accuracy (MRPC in GLUE)")
     warm_steps: int = Field(ge=1, description="Steps of the joint training that everything starts from")

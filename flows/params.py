@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,12 +12,25 @@ from paperflows.components.errors import InputError
 
 PROFILES = ("laptop", "smoke", "study", "paper")
 P = TypeVar("P", bound=BaseModel)
+T = TypeVar("T")
 
 
 class Section(BaseModel):
     """A group of parameters: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BySource(Section, Generic[T]):
+    """What is read from which source of data."""
+
+    builtin: T = Field(description="Read when data is builtin")
+    folder: T = Field(description="Read when data is a folder")
+    hub: T = Field(description="Read when data is hub")
+
+    def of(self, source: str) -> T:
+        """What is read for a source; anything but builtin and hub is a folder."""
+        return {"builtin": self.builtin, "hub": self.hub}.get(source, self.folder)
 
 
 class Ray(Section):

@@ -6,12 +6,12 @@ score highest for them. Language models with each way of routing are trained on 
 from the same start, on the same passages, and compared in bits per byte and in seconds a step.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from pydantic import Field, model_validator
 
-from paperflows.flows.params import FlowParameters, Section
+from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
@@ -20,18 +20,6 @@ from paperflows.tasks.moe import Variant, time_moe, train_moe
 from paperflows.tasks.passages import Corpus, build_passages
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
-
-
-class Corpora(Section):
-    """The kinds of text, by source; the more they differ, the less evenly a router spreads them."""
-
-    builtin: tuple[Corpus, ...] = Field(min_length=1, description="Read when data is builtin")
-    folder: tuple[Corpus, ...] = Field(min_length=1, description="Read when data is a folder")
-    hub: tuple[Corpus, ...] = Field(min_length=1, description="Read when data is hub")
-
-    def of(self, source: str) -> tuple[Corpus, ...]:
-        """The corpora for a source; anything but builtin and hub is a folder."""
-        return {"builtin": self.builtin, "hub": self.hub}.get(source, self.folder)
 
 
 class Passages(Section):
@@ -67,7 +55,7 @@ class Training(Section):
 class RectifyRouter(FlowParameters):
     """Parameters of the flow `rectify_router`."""
 
-    corpora: Corpora
+    corpora: BySource[Annotated[tuple[Corpus, ...], Field(min_length=1)]]
     passages: Passages
     decoder: Decoder
     training: Training

@@ -11,7 +11,7 @@ from prefect import flow
 from pydantic import Field
 
 from paperflows.flows.early_exit import TimedTasks, Timing, batch_sizes, describe_times, draw_curves, mean, speed_claim
-from paperflows.flows.params import FlowParameters, Section
+from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
@@ -21,18 +21,6 @@ from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
 from paperflows.tasks.taggers import best_words, time_words, trace_words, train_tagger
 from paperflows.tasks.tradeoff import mean_outputs, outputs_along, rank_methods
-
-
-class Datasets(Section):
-    """Which names are read from which source."""
-
-    builtin: TimedTasks = Field(description="Read when data is builtin")
-    folder: TimedTasks = Field(description="Read when data is a folder")
-    hub: TimedTasks = Field(description="Read when data is hub")
-
-    def of(self, source: str) -> TimedTasks:
-        """The names for a source; anything but builtin and hub is a folder."""
-        return {"builtin": self.builtin, "hub": self.hub}.get(source, self.folder)
 
 
 class Training(Section):
@@ -55,7 +43,7 @@ class Training(Section):
 class SeqLabelExit(FlowParameters):
     """Parameters of the flow `seq_label_exit`."""
 
-    datasets: Datasets
+    datasets: BySource[TimedTasks]
     encoder: str = Field(description="minilm, a folder or a Hugging Face id of a BERT-like encoder")
     frozen: str = Field(
         pattern="^(renorm|copy)$", description="A frozen state: normalised by each layer anew, or copied as it is"
