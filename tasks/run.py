@@ -72,12 +72,15 @@ def open_run(slug: str, title: str, params: BaseModel) -> Iterator[Findings]:
         params: the flow's parameters; must have the fields `profile`, `data` and `seeds`.
 
     Raises:
+        InputError: git ignores the folder of the run, so that DVC could not version it at its end.
         ServiceError: MLflow or DVC cannot be used, or the disk is full.
     """
     root, started = project_root(), time.perf_counter()
     _same_ray(params)
     values = params.model_dump(mode="json")
     reproducible = values == reproducible_parameters(slug, type(params), root)
+    if not reproducible and versions.is_dvc_repository(root) and versions.is_ignored(root, "runs/run.dvc"):
+        raise InputError("git ignores runs/, where DVC keeps what versions this run: take it out of git's ignore files")
     run_id = f"{slug}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
     (state_folder() / "locks").mkdir(parents=True, exist_ok=True)
     lock_name = slug if reproducible else f"{slug}-{_digest(values)}"

@@ -37,6 +37,13 @@ def is_dvc_repository(root: Path) -> bool:
     return (root / ".dvc").is_dir()
 
 
+def is_ignored(root: Path, path: str) -> bool:
+    """Whether git ignores a path below `root`; False outside git."""
+    if shutil.which("git") is None:
+        return False
+    return subprocess.run(["git", "check-ignore", "-q", path], cwd=root, capture_output=True).returncode == 0
+
+
 def git_revision(root: Path) -> str:
     """Short commit hash, with `+` when tracked files differ from it; "none" outside git."""
     if shutil.which("git") is None:

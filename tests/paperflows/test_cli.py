@@ -22,7 +22,7 @@ def call(*arguments, cwd=ROOT):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "clafi"], "unknown flow 'clafi'; did you mean claif?"),
+        (["run", "metric_bais"], "unknown flow 'metric_bais'; did you mean metric_bias?"),
         (["run", "claif", "--set", "student.widht=3"], "did you mean width?"),
         (["run", "claif", "--set", "student.width=wide"], "claif.student.width"),
         (["run", "claif", "--data", "/no/such/folder"], "'/no/such/folder' is neither builtin, hub nor a folder"),
