@@ -16,21 +16,13 @@ from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.annotators import Annotator
 from paperflows.tasks.claims import Claim, judge_claim
+from paperflows.tasks.damage import corrupt_targets
 from paperflows.tasks.data import load_dataset
 from paperflows.tasks.exits import fetch_encoder
-from paperflows.tasks.extraction import (
-    ask_in_context,
-    collect_code,
-    collect_prose,
-    corrupt_targets,
-    learn_vocabulary,
-    pair_outputs,
-    tag_entities,
-    train_extractor,
-    train_target_lm,
-)
+from paperflows.tasks.extraction import ask_in_context, pair_outputs, tag_entities, train_extractor
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
+from paperflows.tasks.target_lms import collect_code, collect_prose, learn_vocabulary, train_target_lm
 
 
 class Corpora(Section):

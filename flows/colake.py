@@ -15,14 +15,8 @@ from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
-from paperflows.tasks.knowledge import (
-    Knowledge,
-    complete_relations,
-    time_graphs,
-    train_knowledge,
-    train_relation_reader,
-    train_triple_model,
-)
+from paperflows.tasks.knowledge import Knowledge, complete_relations, time_graphs, train_knowledge
+from paperflows.tasks.knowledge_baselines import train_relation_reader, train_triple_model
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
 

@@ -1,4 +1,4 @@
-"""Train small models that write records in one form or another, and measure what a parser recovers."""
+"""Extract records: small models that write them in one form or another, tags, and language models asked in context."""
 
 import json
 import shutil
@@ -11,9 +11,8 @@ from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.environment import state_folder
 from paperflows.tasks.policy import cached_task, current_key
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.target_lms import WEIGHTS, open_vocabulary
 from paperflows.tasks.training import ModelArtifact, fit
-
-TEXT, VOCABULARY, WEIGHTS = "text.txt", "vocabulary.json", "decoder.safetensors"
 
 
 class ExtractorArtifact(Artifact):
@@ -25,94 +24,6 @@ class ExtractorArtifact(Artifact):
     f1: float
     counts: dict[str, float]
     history: list[dict[str, float]]
-
-
-@cached_task(name="collect_code")
-def collect_code(characters: int) -> Artifact:
-    """Source of the running interpreter's standard library, in the order of its files, at most `characters`."""
-    import sysconfig
-    from pathlib import Path
-
-    root, parts, size = Path(sysconfig.get_paths()["stdlib"]), [], 0
-    for path in sorted(root.glob("*.py")):
-        text = path.read_text(encoding="utf-8", errors="strict")[: characters - size]
-        parts.append(text)
-        size += len(text)
-        if size >= characters:
-            break
-    with new_artifact() as (folder, artifact):
-        (folder / TEXT).write_text("".join(parts), encoding="utf-8")
-    return artifact
-
-
-@cached_task(name="collect_prose")
-def collect_prose(dataset: DatasetArtifact, characters: int) -> Artifact:
-    """Texts of a train split, a line each, at most `characters`.
-
-    Raises:
-        InputError: the rows hold no text.
-    """
-    lines = [row["text"] for row in read_split(dataset, "train") if isinstance(row.get("text"), str)]
-    if not lines:
-        raise InputError(f"dataset {dataset['name']!r}: its rows hold no text to learn a language model from")
-    with new_artifact() as (folder, artifact):
-        (folder / TEXT).write_text("\n".join(lines)[:characters], encoding="utf-8")
-    return artifact
-
-
-@cached_task(name="learn_vocabulary")
-def learn_vocabulary(corpora: list[Artifact], size: int) -> Artifact:
-    """One byte-level vocabulary for all corpora, learnt from equal shares of them."""
-    from paperflows.components.extraction.targets import train_vocabulary
-
-    texts = [(open_artifact(corpus) / TEXT).read_text(encoding="utf-8") for corpus in corpora]
-    least = min(len(text) for text in texts)
-    lines = [line for text in texts for line in text[:least].split("\n")]
-    with new_artifact() as (folder, artifact):
-        train_vocabulary(lines, size=size).save(str(folder / VOCABULARY))
-    return artifact
-
-
-@cached_task(name="train_target_lm", task_run_name="{name}-lm-seed{seed}")
-def train_target_lm(
-    name: str, corpus: Artifact, vocabulary: Artifact, model: dict[str, Any], steps: int, batch_size: int,
-    learning_rate: float, seed: int, device: str,
-) -> ModelArtifact:  # fmt: skip
-    """Train the decoder alone as a language model of one corpus, before it sees any target.
-
-    Args:
-        model: width, layers, heads, positions of the decoder.
-    """
-    import numpy as np
-    import torch
-    import torch.nn.functional as F
-    from safetensors.torch import save_model
-
-    from paperflows.components.extraction.copy_model import Decoder
-
-    words = _vocabulary(vocabulary)
-    ids = np.array(words.encode((open_artifact(corpus) / TEXT).read_text(encoding="utf-8")).ids)
-    length = min(128, model["positions"])
-    if len(ids) <= length * batch_size:
-        raise InputError(f"the {name} corpus gives {len(ids)} tokens; one batch needs {length * batch_size}")
-    torch.manual_seed(seed)
-    decoder = Decoder(vocabulary=words.get_vocab_size(), **model)
-
-    def batch_at(step: int) -> dict[str, Any]:
-        starts = np.random.default_rng([seed, step]).integers(0, len(ids) - length, batch_size)
-        return {"tokens": torch.from_numpy(ids[starts[:, None] + np.arange(length)]), "ids": starts.tolist()}
-
-    def loss_fn(trained: Any, batch: Any) -> Any:
-        said = trained(batch["tokens"][:, :-1])
-        return F.nll_loss(said.flatten(0, 1), batch["tokens"][:, 1:].flatten())
-
-    done = fit(
-        f"{name}-lm-seed{seed}", {"corpus": name, "steps": steps, "seed": seed}, decoder, batch_at, loss_fn, steps,
-        learning_rate, seed, device,
-    )  # fmt: skip
-    with new_artifact() as (out, artifact):
-        save_model(decoder.cpu(), str(out / WEIGHTS))
-    return ModelArtifact(**artifact, name=name, score=None, history=done.history)
 
 
 @cached_task(name="train_extractor", task_run_name="{form}-{data[name]}-{size}-seed{seed}")
@@ -140,7 +51,7 @@ def train_extractor(
     from paperflows.components.extraction.targets import read_source, write_target
     from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
 
-    t, words = training, _vocabulary(vocabulary)
+    t, words = training, open_vocabulary(vocabulary)
     some, test, schema, dropped = _split(data, names, relations, size, evaluated, seed)
     folder = str(open_artifact(encoder))
     tokenizer = load_tokenizer(folder)
@@ -264,70 +175,6 @@ def pair_outputs(first: ExtractorArtifact, second: ExtractorArtifact, names: lis
     return artifact
 
 
-class Recovered(Artifact):
-    """`outputs.safetensors`: `lines` -> (M, 2) records found, records left in the damaged text; with the shares."""
-
-    kinds: dict[str, float]
-    recall: float
-    invented: int
-
-
-@cached_task(name="corrupt_targets")
-def corrupt_targets(
-    data: DatasetArtifact, names: dict[str, str], relations: bool, rates: list[float]
-) -> dict[str, Recovered]:
-    """Damage the gold targets of the test split in code form in every way, and read them with our parser, with the
-    official expressions, and with one that would find 99 of 100: records found of those that are still written.
-    """
-    from collections import Counter
-    from random import Random
-
-    from paperflows.components.extraction.corruption import KINDS, corrupt, official_records
-    from paperflows.components.extraction.forms import FORMS
-    from paperflows.components.extraction.records import (
-        ENTITY_KEYS,
-        RELATION_KEYS,
-        read_sentences,
-        records_of,
-        schema_of,
-    )
-
-    sentences = read_sentences(read_split(data, "test"), names)
-    schema = schema_of(sentences, relations=relations)
-    keys = RELATION_KEYS if relations else ENTITY_KEYS
-    form = FORMS["code"]
-    found: dict[str, list[tuple[str, int, int, int]]] = {"ours": [], "official": []}
-    for kind in KINDS:
-        for rate in rates:
-            random = Random(f"{kind} {rate}")
-            for sentence in sentences:
-                records = records_of(sentence, schema)
-                text, kept = corrupt(form.target(records, schema), kind, rate, random)
-                wanted = [records[i] for i in sorted(kept)]
-                for who, read in (
-                    ("ours", form.read(text, schema).records), ("official", official_records(text, keys)),
-                ):  # fmt: skip
-                    same = sum((Counter(map(str, wanted)) & Counter(map(str, read))).values())
-                    found[who].append((kind, same, len(wanted), len(read) - same))
-    almost = [(kind, 0.99 * left, left, 0) for kind, _, left, _ in found["ours"]]
-    return {who: _recovered(rows) for who, rows in found.items()} | {"almost": _recovered(almost)}
-
-
-def _recovered(rows: list[Any]) -> Recovered:
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    lines = np.array([[same, left] for _, same, left, _ in rows], dtype=np.float64)
-    kinds = {}
-    for kind in dict.fromkeys(row[0] for row in rows):
-        mine = lines[[row[0] == kind for row in rows]]
-        kinds[kind] = float(mine[:, 0].sum() / max(1.0, mine[:, 1].sum()))
-    with new_artifact() as (folder, artifact):
-        save_file({"lines": lines}, folder / OUTPUTS)
-    recall = float(lines[:, 0].sum() / max(1.0, lines[:, 1].sum()))
-    return Recovered(**artifact, kinds=kinds, recall=recall, invented=int(sum(row[3] for row in rows)))
-
-
 def _split(
     data: DatasetArtifact, names: dict[str, str], relations: bool, size: int | None, evaluated: int, seed: int
 ) -> tuple[Any, Any, Any, int]:
@@ -416,12 +263,6 @@ def _stored(
         **artifact, f1=float(f1(np.zeros(1), counts)), counts={**{k: float(v) for k, v in totals.items()}, **rates},
         history=history,
     )  # fmt: skip
-
-
-def _vocabulary(artifact: Artifact) -> Any:
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_file(str(open_artifact(artifact) / VOCABULARY))
 
 
 def _pad(rows: list[list[int]], value: int) -> Any:
