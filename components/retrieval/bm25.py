@@ -3,6 +3,7 @@
 Letters: Q queries, K results.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperflows.components.errors import InputError
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # the library sets it to DEBUG for every program
 
 
 class BM25Index:

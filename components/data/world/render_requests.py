@@ -137,7 +137,8 @@ _NAMES = (
 )
 _THINGS = (
     "the sea", "an old bridge", "a lost key", "autumn leaves", "a rainy bus stop", "my grandmother's soup",
-    "a red bicycle", "the moon", "a sleepy cat", "fresh bread", "a library", "an umbrella", "a paper boat", "the first snow",
+    "a red bicycle", "the moon", "a sleepy cat", "fresh bread", "a library", "an umbrella", "a paper boat",
+    "the first snow",
 )  # fmt: skip
 _MOODS = ("tired", "happy", "nervous", "bored", "proud", "lonely", "sad")
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
