@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.requests import RequestsArtifact, read_requests
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import Artifact, new_artifact
 from paperflows.tasks.training import fit
 
 
@@ -26,7 +26,7 @@ class ClosedBookSettings(BaseModel):
 
 
 class KnowledgeArtifact(Artifact):
-    """`knowledge.safetensors`: states (N, D), right (N,), confidence (N,) of every request; the memory, if trained."""
+    """`knowledge.safetensors`: states (N, D), right (N,), confidence (N,) of every request."""
 
     settings: dict[str, Any]
     measures: dict[str, float]
@@ -44,7 +44,7 @@ def recall_answers(
     facts = np.array([row["kind"] == "facts" for row in rows])
     recall = _recall_by_memory if settings.kind == "memory" else _recall_by_language_model
     with new_artifact() as (folder, artifact):
-        states, right, confidence, measures = recall(rows, facts, settings, seed, device, folder)
+        states, right, confidence, measures = recall(rows, facts, settings, seed, device)
         arrays = {"states": states, "right": right & facts, "confidence": confidence}
         save_file(
             {name: np.ascontiguousarray(value) for name, value in arrays.items()}, folder / "knowledge.safetensors"
@@ -54,11 +54,10 @@ def recall_answers(
 
 
 def _recall_by_memory(
-    rows: list[dict[str, Any]], facts: Any, settings: ClosedBookSettings, seed: int, device: str, folder: Any
+    rows: list[dict[str, Any]], facts: Any, settings: ClosedBookSettings, seed: int, device: str
 ) -> Any:
     import numpy as np
     import torch
-    from safetensors.torch import save_file
     from torch.nn import functional as F
 
     from paperflows.components.models.encoder import load_encoder
@@ -68,7 +67,7 @@ def _recall_by_memory(
 
     encoder = load_encoder(settings.model, device=device)
     bare = torch.from_numpy(encode(encoder, [row["bare"] for row in rows]))
-    dressed = torch.from_numpy(encode(encoder, [row["text"] for row in rows]))
+    dressed = encode(encoder, [row["text"] for row in rows])
     places = np.flatnonzero(facts)
     read = places[choose_read(bare[places].numpy(), topics=settings.topics, share=settings.share, seed=seed)]
     first = [fold(rows[i]["answers"][0]) for i in read]
@@ -97,18 +96,16 @@ def _recall_by_memory(
         device,
     )
     model.cpu()
-    _, said, confidence = recite(model, bare)
+    said, confidence = recite(model, bare)
     named = list(known)
     right = np.array([named[a] in map(fold, row["answers"]) for a, row in zip(said, rows, strict=True)])
-    states, _, _ = recite(model, dressed)
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "memory.safetensors")
     unread = np.setdiff1d(places, read)
     measures = {"read": len(read) / len(places), "known_of_read": float(right[read].mean())}
-    return states, right, confidence, measures | {"known_of_unread": float(right[unread].mean())}
+    return dressed, right, confidence, measures | {"known_of_unread": float(right[unread].mean())}
 
 
 def _recall_by_language_model(
-    rows: list[dict[str, Any]], facts: Any, settings: ClosedBookSettings, seed: int, device: str, folder: Any
+    rows: list[dict[str, Any]], facts: Any, settings: ClosedBookSettings, seed: int, device: str
 ) -> Any:
     import numpy as np
 
@@ -128,21 +125,8 @@ def open_model(knowledge: KnowledgeArtifact, device: str) -> Any:
         from paperflows.components.retrieval.causal import CausalReader
 
         return CausalReader(settings["model"], device=device).states
-    import torch
-    from safetensors.torch import load_file
-
     from paperflows.components.models.encoder import load_encoder
-    from paperflows.components.retrieval.closed_book import ClosedBook
     from paperflows.components.retrieval.dense import encode
 
     encoder = load_encoder(settings["model"], device=device)
-    weights = load_file(open_artifact(knowledge) / "memory.safetensors")
-    answers, width = weights["name.weight"].shape
-    model = ClosedBook(width, settings["hidden"], answers)
-    model.load_state_dict(weights)
-
-    @torch.inference_mode()
-    def states(texts: list[str]) -> Any:
-        return model.state(torch.from_numpy(encode(encoder, texts))).numpy()
-
-    return states
+    return lambda texts: encode(encoder, texts)

@@ -1,7 +1,7 @@
 """A small model that answers from memory, so that "does this model know it?" has an answer.
 
-A residual layer over a frozen encoder's states, trained to name the answers of the questions it has read. Its last
-hidden state is what UAR's heads read. Letters: N questions, B batch, D width, H hidden, A answers.
+A memory over a frozen encoder's states, trained to name the answers of the questions it has read.
+Letters: N questions, B batch, D width, H hidden, A answers.
 """
 
 from collections.abc import Sequence
@@ -26,13 +26,9 @@ class ClosedBook(nn.Module):
         self.memory = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
         self.name = nn.Linear(width, answers)
 
-    def state(self, encoded: Tensor) -> Tensor:
-        """(B, D) states of the encoder -> (B, D) last hidden states of the model."""
-        return encoded + self.memory(encoded)
-
     def forward(self, encoded: Tensor) -> Tensor:
         """(B, D) states of the encoder -> (B, A) logits of the answers."""
-        return self.name(self.state(encoded))
+        return self.name(encoded + self.memory(encoded))
 
 
 def choose_read(encoded: NDArray[np.float32], *, topics: int, share: float, seed: int) -> NDArray[np.bool_]:
@@ -66,9 +62,8 @@ def holds_answer(text: str, answers: Sequence[str]) -> bool:
 
 
 @torch.inference_mode()
-def recite(model: ClosedBook, encoded: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-    """Last hidden states (N, D), numbers of the likeliest answers (N,) and their probabilities (N,)."""
+def recite(model: ClosedBook, encoded: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Numbers of the likeliest answers (N,) to encoded questions (N, D), and their probabilities (N,)."""
     model.eval()
-    state = model.state(encoded)
-    probability, answer = model.name(state).softmax(-1).max(-1)
-    return state.numpy(), answer.numpy(), probability.numpy()
+    probability, answer = model(encoded).softmax(-1).max(-1)
+    return answer.numpy(), probability.numpy()

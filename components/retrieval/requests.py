@@ -13,31 +13,55 @@ from typing import Any, Literal
 Kind = Literal["facts", "timed", "other"]
 Part = Literal["train", "validation", "test", "unseen"]
 
-# part -> wordings; `unseen` shares those of test
-ASKING: dict[str, tuple[str, ...]] = {
+# part -> (frames, places); `unseen` shares those of test
+_ASKING = {
     "train": (
-        "Search the web: {}", "Please look this up for me: {}", "{} Check online before you answer.", "Google this: {}",
-        "Use the search tool to answer: {}", "{} Find a source on the internet first.", "Look it up, please. {}",
-        "I want you to search for this: {}", "{} Please consult the documents.", "Browse for an answer to this: {}",
+        (
+            "Search {} for this: |", "Look this up in {}: |", "| Check {} before you answer.",
+            "Use {} to answer this: |",
+            "| Find a source in {} first.", "Please consult {}. |", "Go through {} and tell me: |",
+            "| Look into {} for it.",
+            "I want you to search {}. |", "Browse {} for an answer to this: |", "| Answer with the help of {}.",
+        ),
+        ("the web", "the internet", "Wikipedia", "the documents", "Google", "the archive"),
     ),
-    "validation": ("Run a web search on this: {}", "{} Look into the encyclopedia for it."),
+    "validation": (("Run a search in {} on this: |", "| Verify it with {}."), ("the library", "the web")),
     "test": (
-        "Can you go online and find out: {}", "{} Retrieve some references before replying.",
-        "Do a quick internet lookup: {}", "{} Base this on what you find on the web.", "Query a search engine for: {}",
-        "Dig up some sources on this: {}",
+        (
+            "Can you go to {} and find out: |", "| Retrieve some references from {} before replying.",
+            "Do a quick lookup in {}: |", "| Base this on what you find in {}.", "Query {} for this: |",
+            "Dig up something on this from {}: |", "| Do some research in {}.",
+        ),
+        ("online sources", "a search engine", "the encyclopedia", "the knowledge base", "news sites"),
     ),
 }  # fmt: skip
-FORBIDDING: dict[str, tuple[str, ...]] = {
+_FORBIDDING = {
     "train": (
-        "Without searching: {}", "{} There is no need to look it up.", "From memory, please: {}",
-        "Do not use the internet. {}", "{} Just tell me what you know.", "Answer in one sentence: {}", "Quickly: {}",
+        (
+            "Without searching {}: |", "| There is no need to look into {}.", "From memory, not from {}: |",
+            "Do not use {}. |", "| Just tell me what you know.", "Answer in one sentence: |", "Quickly: |",
+            "I am writing about {}. |", "My sister asks: |", "| You need not check {}.",
+        ),
+        ("the web", "the internet", "Wikipedia", "the documents", "Google", "the archive"),
     ),
-    "validation": ("Off the top of your head: {}", "{} Leave the web alone."),
+    "validation": (("Off the top of your head: |", "| Leave {} alone."), ("the library", "the web")),
     "test": (
-        "{} Please do not google it.", "No lookup, just your own words: {}", "{} I do not want any web search.",
-        "Be brief. {}", "My friend, a search engineer, asks: {}",
+        (
+            "| Please stay away from {}.", "No lookup in {}, just your own words: |",
+            "| I do not want you to query {}.",
+            "Be brief. |", "My friend, who works for {}, asks: |", "| Explain it simply.",
+        ),
+        ("online sources", "a search engine", "the encyclopedia", "the knowledge base", "news sites"),
     ),
 }  # fmt: skip
+
+
+def wordings(kind: Literal["asking", "forbidding"], part: str) -> list[str]:
+    """Words to put around a text, which stands at `|`; those of one part are not those of another."""
+    frames, places = (_ASKING if kind == "asking" else _FORBIDDING)[part]
+    return [frame.format(place) for frame in frames for place in (places if "{}" in frame else places[:1])]
+
+
 _OF_TODAY = re.compile(
     r"\b(now|current\w*|today\w*|latest|last|recent\w*|next|new|newest|this (?:year|season|month)|20[012]\d|still)\b",
     re.IGNORECASE,
@@ -89,8 +113,8 @@ def dress(items: Mapping[Part, Sequence[Item]], *, asking: float, forbidding: fl
             intent = draw < asking
             text = bare
             if draw < asking + forbidding:
-                around = rng.choice((ASKING if intent else FORBIDDING)[words])
-                text = around.format(bare + "." if around.startswith("{}") else bare)
+                around = rng.choice(wordings("asking" if intent else "forbidding", words))
+                text = around.replace("|", bare + "." if around.startswith("|") else bare)
             rows.append(
                 {
                     "text": text.rstrip("."),

@@ -90,6 +90,10 @@ class SupportReader:
         self._threshold, self._looks, self._most_parts = threshold, looks, most_parts
         self._known: dict[tuple[str, int], NDArray[np.float32]] = {}
 
+    def question(self, number: int) -> str:
+        """Text of a question."""
+        return self._questions[number]
+
     def probabilities(self, pairs: Sequence[tuple[str, int]]) -> NDArray[np.float32]:
         """(P, 2) of (part, passage) pairs; each is scored once."""
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]

@@ -22,14 +22,13 @@ from paperflows.components.retrieval.criteria import (
     save_heads,
 )
 from paperflows.components.retrieval.requests import (
-    ASKING,
-    FORBIDDING,
     SHOULD_RETRIEVE,
     Item,
     balanced,
     cell_of,
     dress,
     is_static,
+    wordings,
 )
 
 
@@ -96,8 +95,8 @@ def test_a_closed_book_knows_what_it_has_read():
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(encoded[:30]), torch.arange(30)).backward()
         optimizer.step()
-    states, answers, confidence = recite(model, encoded)
-    assert answers[:30].tolist() == list(range(30)) and states.shape == (60, 16)
+    answers, confidence = recite(model, encoded)
+    assert answers[:30].tolist() == list(range(30))
     assert confidence[:30].mean() > confidence[30:].mean()
 
 
@@ -127,7 +126,9 @@ def test_answers_stand_as_whole_words(text, answers, expected):
 
 
 def test_requests_keep_wordings_apart_and_labels_right():
-    assert not set(ASKING["train"]) & set(ASKING["test"]) and not set(FORBIDDING["train"]) & set(FORBIDDING["test"])
+    for kind in ("asking", "forbidding"):
+        assert not set(wordings(kind, "train")) & set(wordings(kind, "test"))
+        assert all(around.count("|") == 1 and "{" not in around for around in wordings(kind, "train"))
     items = {
         part: [Item(f"fact {i}?", "facts", "f", ("a",)) for i in range(60)]
         + [Item(f"today {i}?", "timed", "t") for i in range(60)]
@@ -138,9 +139,9 @@ def test_requests_keep_wordings_apart_and_labels_right():
     assert len(rows) == 360
     for row in rows:
         assert not row["text"].endswith(("?", ".")) and row["bare"] in row["text"]
-        around = row["text"].replace(row["bare"], "{}")
-        used = [w.replace("{} ", "{}. ").rstrip(".") for w in (ASKING if row["intent"] else FORBIDDING)[row["part"]]]
-        assert around == "{}" or around in used
+        around = row["text"].replace(row["bare"], "|")
+        used = wordings("asking" if row["intent"] else "forbidding", row["part"])
+        assert around == "|" or around in [w.replace("| ", "|. ").rstrip(".") for w in used]
         assert row["time"] == {"facts": False, "timed": True, "other": None}[row["kind"]]
     cells = [cell_of(row, known=int(row["bare"].split()[1]) % 2 == 0) for row in rows]
     mix = balanced(cells, most=120, seed=0)
