@@ -126,7 +126,8 @@ def retrieval_claims(compared: list[dict[str, Any]]) -> list[Claim]:
 def control_claim(compared: list[dict[str, Any]]) -> Claim:
     """The citation measure must not be satisfied by any citation."""
     return Claim(
-        id="shuffled_citations", statement="With another question's citations, less than 5 % of statements are supported",
+        id="shuffled_citations",
+        statement="With another question's citations, less than 5 % of the statements are supported",
         metric="citation recall", ours=[one["shuffled"] for one in compared],
         baseline=[one["zero"] for one in compared], baseline_name="none", datasets=["citation_recall"],
         statistic="mean", margin=0.05, lower_is_better=True,

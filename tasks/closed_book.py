@@ -66,8 +66,8 @@ def _recall_by_memory(
     from paperflows.components.training.batching import Batches
 
     encoder = load_encoder(settings.model, device=device)
-    bare = torch.from_numpy(encode(encoder, [row["bare"] for row in rows]))
-    dressed = encode(encoder, [row["text"] for row in rows])
+    both = encode(encoder, [row["bare"] for row in rows] + [row["text"] for row in rows])  # most are the same text
+    bare, dressed = torch.from_numpy(both[: len(rows)]), both[len(rows) :]
     places = np.flatnonzero(facts)
     read = places[choose_read(bare[places].numpy(), topics=settings.topics, share=settings.share, seed=seed)]
     first = [fold(rows[i]["answers"][0]) for i in read]

@@ -36,6 +36,7 @@ _SEVERAL = {
     "currency": ("Which countries pay with {}?", "In which countries is {} the currency?"),
     "language": ("In which countries is {} an official language?", "Which countries have {} as a language of state?"),
 }
+# not the continent, which the time zone of a city gives away
 _OF_ONE = {
     "capital of": ("What is the capital of the country in which {} lies?", "Name the capital of the country of {}."),
     "currency": ("What is the currency of the country in which {} lies?", "How do people pay in the country of {}?"),
@@ -43,7 +44,6 @@ _OF_ONE = {
         "What is an official language of the country in which {} lies?",
         "Which language has official status in the country of {}?",
     ),
-    "on continent": ("On which continent is the country in which {} lies?",),
 }
 _ONE = {
     # relation -> wordings that ask for the object, wordings that ask for the subject

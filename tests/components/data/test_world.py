@@ -19,6 +19,7 @@ from paperflows.components.data.world.render_scenes import article, sentence, th
 from paperflows.components.data.world.render_tags import tagged_fact
 from paperflows.components.data.world.scenes import Scene, cores, draw
 from paperflows.components.errors import InputError
+from paperflows.components.retrieval.closed_book import holds_answer
 
 SIZES = {
     "world_chinese": ("text", {"train": 3000, "validation": 300, "test": 300}),
@@ -259,6 +260,7 @@ def test_documents_hold_the_answers_of_their_questions(world):
             link, rest = gold[0], gold[1:]
             assert row["topic"] == link["title"] and row["topic"].removeprefix("the ") in row["question"]
             named = [passage["title"].removeprefix("the ") for passage in rest]
+            assert not holds_answer(link["text"], row["answers"]), "the link alone answers nothing"
             if "capital" not in row["question"].lower():
                 assert all(name in link["text"] for name in named), row
         elif row["relation"] == "several":
