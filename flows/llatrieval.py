@@ -104,7 +104,7 @@ def llatrieval(params: Llatrieval) -> dict[str, Any]:
         claims = [*retrieval_claims(compared), control_claim(compared)]
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         found.datasets = {d["name"]: d["content"] for d in [*data, *others]}
-        found.keep = {"trace": compared[0]["trace"], "support": bare(supports[0])}
+        found.keep = {"trace": compared[0]["trace"], "support": supports[0]}
         describe(found, params, corpus, questions, supports, compared)
     return found.report
 
@@ -162,11 +162,6 @@ def describe(found: Any, params: Llatrieval, corpus: Any, questions: Any, suppor
         found.draw[f"{measure}.png"] = lambda path, groups=groups, label=label: plots.draw_bars(
             groups, path, ylabel=label
         )
-
-
-def bare(artifact: Any) -> dict[str, str]:
-    """Path and hash of an artifact."""
-    return {"path": artifact["path"], "sha256": artifact["sha256"]}
 
 
 def mean(values: list[float]) -> float:

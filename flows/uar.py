@@ -114,7 +114,7 @@ def uar(params: Uar) -> dict[str, Any]:
         claims = [*decision_claims(deciders), *answer_claims(answered), latency_claim(times)]
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         found.datasets = {d["name"]: d["content"] for d in [*data, *others]}
-        found.keep = {"heads": deciders[0]["heads"], "knowledge": bare(knowledge)}
+        found.keep = {"heads": deciders[0]["heads"], "knowledge": knowledge}
         describe(found, params, requests, knowledge, corpus, deciders, answered, times)
     return found.report
 
@@ -196,11 +196,6 @@ def describe(
     found.draw["answers.png"] = lambda path: plots.draw_lines(
         points, path, xlabel="share of questions looked up", ylabel="answer accuracy"
     )
-
-
-def bare(artifact: Any) -> dict[str, str]:
-    """Path and hash of an artifact."""
-    return {"path": artifact["path"], "sha256": artifact["sha256"]}
 
 
 def mean(values: list[float]) -> float:

@@ -76,15 +76,17 @@ def _parts(pool: Pool, data: DatasetArtifact) -> dict[str, list[dict[str, Any]]]
         fits = not pool.only or label in pool.only
         return fits and (pool.kind != "facts" or (bool(row["answers"]) and is_static(row[pool.field])))
 
-    found = {part: [r for r in read_split(data, split) if wanted(r)] for part, split in pool.splits.items()}
+    found: dict[str, list[dict[str, Any]]] = {
+        part: [row for row in read_split(data, split) if wanted(row)] for part, split in pool.splits.items()
+    }
     if pool.divide:
         for row in filter(wanted, read_split(data, pool.divide)):
             number = stable_number("requests", row[pool.field]) % 10
             part = "train" if number < 6 else "validation" if number < 7 else "test"
-            found.setdefault(part, []).append(row)  # type: ignore[arg-type]
+            found.setdefault(part, []).append(row)
     if not any(found.values()):
         raise InputError(f"dataset {data['name']!r} gives no texts for the pool of kind {pool.kind}")
-    return dict(found)
+    return found
 
 
 def _item(pool: Pool, name: str, row: dict[str, Any]) -> Any:

@@ -77,6 +77,7 @@ def train_support(
     model = new_cross_encoder(
         settings.model, outputs=len(LABELS), max_length=settings.max_length, layers=settings.layers
     )
+    model.encoder.embeddings.requires_grad_(False)  # a few hundred pairs touch a small part of the vocabulary
     table = model.tokens(texts, [shown(passages[place]) for place in places])
     near = torch.from_numpy(cosine(texts, places))
     labels = torch.tensor([pair[2:] for pair in pairs], dtype=torch.float32)
