@@ -138,6 +138,8 @@ def describe(found: Any, params: Llatrieval, corpus: Any, questions: Any, suppor
     """Metrics, plots, examples and notes of the report."""
     for name in compared[0]["measures"]:
         found.metrics[name] = mean([one["measures"][name] for one in compared])
+    for place, output in enumerate(("belongs", "answers")):
+        found.metrics[f"threshold.{output}"] = mean([s["thresholds"][place] for s in supports])
     found.metrics |= {"passages": float(corpus["passages"]), "questions.left_out": float(questions["left_out"])}
     found.metrics |= {f"questions.{kind}": float(count) for kind, count in questions["kinds"].items()}
     found.model = f"{params.corpus.encoder} for vectors, " + (

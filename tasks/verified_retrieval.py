@@ -43,18 +43,24 @@ class Rounds(BaseModel):
     pool: int = Field(ge=1, description="Candidates of a round (N)")
     window: int = Field(ge=1, description="Candidates that the judge sees at once")
     rounds: int = Field(ge=1, le=20, description="Retrievals of a question at most (T)")
-    threshold: float = Field(gt=0, lt=1, description="Probability from which a passage supports a part")
     looks: int = Field(ge=1, description="Passages of a window that are scored for a part, the nearest ones")
+
+
+class SupportArtifact(ModelArtifact):
+    """A scorer of support with the thresholds of its two outputs, set on held-out training questions."""
+
+    thresholds: list[float]
 
 
 @cached_task(name="train_support", task_run_name="train_support-seed{seed}")
 def train_support(
     questions: QuestionsArtifact, corpus: CorpusArtifact, index: IndexArtifact, settings: SupportTraining, seed: int,
     device: str,
-) -> ModelArtifact:  # fmt: skip
+) -> SupportArtifact:  # fmt: skip
     """A cross-encoder that says whether a passage belongs to the support of a part, and whether it answers it.
 
-    No passage that supports an evaluated question is read.
+    No passage that supports an evaluated question is read. One training question in eight is held out, and the
+    thresholds are those of the best F1 on its pairs.
     """
     import numpy as np
     import torch
@@ -63,6 +69,7 @@ def train_support(
     from paperflows.components.retrieval.cross_encoder import new_cross_encoder
     from paperflows.components.retrieval.names import TitleLinks
     from paperflows.components.retrieval.support import OUTPUTS as LABELS
+    from paperflows.components.retrieval.support import best_f1_threshold
     from paperflows.components.retrieval.support_pairs import build_pairs, parts_of
     from paperflows.components.training.batching import Batches
 
@@ -71,7 +78,12 @@ def train_support(
     parts = [text for q in train for text in (q["text"], *(parts_of(q, passages, links) if q["links"] else ()))]
     cosine, search = _similarity(index, device)
     nearest = dict(zip(parts, search(parts, 20), strict=True))
-    pairs = build_pairs(train, passages, nearest, supporting(questions), links, negatives=settings.negatives, seed=seed)
+    forbidden = supporting(questions)
+    held, read = train[::8], [question for number, question in enumerate(train) if number % 8]
+    pairs, checks = (
+        build_pairs(some, passages, nearest, forbidden, links, negatives=settings.negatives, seed=seed)
+        for some in (read, held)
+    )
     texts, places = [part for part, *_ in pairs], [place for _, place, *_ in pairs]
     torch.manual_seed(seed)
     model = new_cross_encoder(
@@ -97,13 +109,18 @@ def train_support(
         f"support-seed{seed}", settings.model_dump(), model, batch_at, loss, settings.steps, settings.learning_rate,
         seed, device, rates={"head": 10.0, "scale": 100.0},
     )  # fmt: skip
+    texts, places = [part for part, *_ in checks], [place for _, place, *_ in checks]
+    logits = model.cpu().score(texts, [shown(passages[place]) for place in places], cosine(texts, places))
+    truth = np.array([pair[2:] for pair in checks], bool).reshape(-1, 2)
+    chance = 1 / (1 + np.exp(-logits))
+    thresholds = [best_f1_threshold(chance[:, i], truth[:, i]) for i in range(2)]
     with new_artifact() as (folder, artifact):
-        model.cpu().save(folder)
+        model.save(folder)
     history = [
         *done.history,
         {"step": float(done.steps), "pairs": float(len(pairs)), "right": float(np.mean(labels.numpy()))},
     ]
-    return ModelArtifact(**artifact, name=f"support-seed{seed}", score=None, history=history)
+    return SupportArtifact(**artifact, name=f"support-seed{seed}", score=None, history=history, thresholds=thresholds)
 
 
 def supporting(questions: QuestionsArtifact) -> set[int]:
@@ -116,8 +133,8 @@ def supporting(questions: QuestionsArtifact) -> set[int]:
     name="compare_retrieval", retries=2, retry_on=(ServiceError,), task_run_name="compare_retrieval-seed{seed}"
 )
 def compare_retrieval(
-    questions: QuestionsArtifact, corpus: CorpusArtifact, index: IndexArtifact, support: ModelArtifact, rounds: Rounds,
-    llm: Annotator, seed: int, device: str,
+    questions: QuestionsArtifact, corpus: CorpusArtifact, index: IndexArtifact, support: SupportArtifact,
+    rounds: Rounds, llm: Annotator, seed: int, device: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Retrieve by every method at the same budget of passages, answer from each, and measure.
 
@@ -222,7 +239,7 @@ def _similarity(index: IndexArtifact, device: str) -> tuple[Any, Any]:
     return cosine, search
 
 
-def _open_reader(texts: Any, passages: Any, cosine: Any, support: ModelArtifact, rounds: Rounds, device: str) -> Any:
+def _open_reader(texts: Any, passages: Any, cosine: Any, support: SupportArtifact, rounds: Rounds, device: str) -> Any:
     import numpy as np
 
     from paperflows.components.retrieval.cross_encoder import load_cross_encoder
@@ -237,8 +254,8 @@ def _open_reader(texts: Any, passages: Any, cosine: Any, support: ModelArtifact,
 
     links = TitleLinks(passage["title"] for passage in passages)
     return SupportReader(
-        texts, passages, score, cosine, links=links, threshold=rounds.threshold, looks=rounds.looks,
-        most_parts=max(1, rounds.keep - 1),
+        texts, passages, score, cosine, links=links, looks=rounds.looks,
+        thresholds=(support["thresholds"][0], support["thresholds"][1]), most_parts=max(1, rounds.keep - 1),
     )  # fmt: skip
 
 

@@ -41,6 +41,18 @@ def choose_covering(gains: NDArray[np.float64], keep: int) -> list[int]:
     return chosen
 
 
+def best_f1_threshold(probability: NDArray[np.float32], label: NDArray[np.bool_]) -> float:
+    """The threshold t for which `probability > t` has the best F1 on (N,) labels; 0.5 where all are false."""
+    if not label.any():
+        return 0.5
+    order = np.argsort(-probability, kind="stable")
+    hit = np.cumsum(label[order])
+    f1 = 2 * hit / (np.arange(1, len(label) + 1) + label.sum())
+    best = int(f1.argmax())
+    after = probability[order[best + 1]] if best + 1 < len(label) else 0.0
+    return float((probability[order[best]] + after) / 2)
+
+
 @dataclass(frozen=True)
 class Reading:
     """What a set of passages says on a question.
@@ -69,7 +81,7 @@ class SupportReader:
         passages: title and text of all passages.
         score: probabilities that a passage belongs to the support of a part, and that it holds an answer to it.
         cosine: parts, passages -> (P,) cosines; only the `looks` nearest passages of a part are scored.
-        threshold: probability from which a passage counts.
+        thresholds: probabilities from which a passage belongs to the support, and from which it holds an answer.
         most_parts: parts of a question at most.
     """
 
@@ -81,13 +93,14 @@ class SupportReader:
         cosine: Callable[[Sequence[str], Sequence[int]], NDArray[np.float32]],
         *,
         links: TitleLinks,
-        threshold: float = 0.5,
+        thresholds: tuple[float, float] = (0.5, 0.5),
         looks: int = 10,
         most_parts: int = 4,
     ) -> None:
         self._questions, self._passages, self._links = questions, passages, links
         self._score, self._cosine = score, cosine
-        self._threshold, self._looks, self._most_parts = threshold, looks, most_parts
+        self._belongs, self._answers = thresholds
+        self._looks, self._most_parts = looks, most_parts
         self._known: dict[tuple[str, int], NDArray[np.float32]] = {}
 
     def question(self, number: int) -> str:
@@ -137,8 +150,8 @@ class SupportReader:
     def read(self, sets: Sequence[tuple[int, Sequence[int]]]) -> list[Reading]:
         """Parts and answers of each (question, passages).
 
-        When no passage answers the question as it stands, the names in the passages that belong to its support, and
-        that the question does not hold, make its parts.
+        When no passage answers the question as it stands, the names in the passages that belong to its support (in the
+        likeliest one where none is likely enough), and that the question does not hold, make its parts.
         """
         self.probabilities([(self._questions[q], place) for q, chosen in sets for place in chosen])
         parts: list[tuple[str, ...]] = []
@@ -146,11 +159,12 @@ class SupportReader:
         for number, chosen in sets:
             question = self._questions[number]
             known = {place: self._known[question, place] for place in chosen}
-            linking = tuple(place for place in chosen if known[place][0] > self._threshold)
-            if any(answers > self._threshold for _, answers in known.values()) or not linking:
+            if not known or any(answers > self._answers for _, answers in known.values()):
                 parts.append((question,))
                 links.append(())
                 continue
+            linking = tuple(place for place in chosen if known[place][0] > self._belongs)
+            linking = linking or (max(chosen, key=lambda place, known=known: known[place][0]),)  # type: ignore[misc]
             inside = set(self._links.named_in(question))
             names = [n for p in linking for n in self._links.named_in(self._passages[p]["text"]) if n not in inside]
             names = list(dict.fromkeys(names))[: self._most_parts]
@@ -166,7 +180,7 @@ class SupportReader:
 
     def _answering(self, part: str, chosen: Sequence[int]) -> list[int]:
         chance = {place: float(self._known[part, place][1]) for place in chosen}
-        return sorted((p for p in chosen if chance[p] > self._threshold), key=lambda p: -chance[p])
+        return sorted((p for p in chosen if chance[p] > self._answers), key=lambda p: -chance[p])
 
     def _nearest(self, parts: Sequence[Sequence[str]], shown: Sequence[Sequence[int]]) -> list[list[tuple[str, int]]]:
         """Pairs of each part with the passages nearest to it."""
