@@ -11,10 +11,12 @@ from typing import Any
 from paperflows.components.data.world.render_alignment import chinese_text_rows, judged_rows, prompt_rows
 from paperflows.components.data.world.render_chains import chain_rows
 from paperflows.components.data.world.render_classes import question_rows, topic_rows
+from paperflows.components.data.world.render_documents import document_rows
 from paperflows.components.data.world.render_graphs import graph_rows
 from paperflows.components.data.world.render_minimal_pairs import minimal_pairs
 from paperflows.components.data.world.render_nli import nli_rows
 from paperflows.components.data.world.render_pairs import paraphrase_pairs, sts_pairs
+from paperflows.components.data.world.render_requests import request_rows
 from paperflows.components.data.world.render_reviews import review_rows, tree_rows
 from paperflows.components.data.world.render_sums import sum_rows, telling_rows
 from paperflows.components.data.world.render_tags import tag_rows
@@ -35,12 +37,14 @@ WORLD: dict[str, Callable[[], Splits]] = {
     "world_names": _sized(tag_rows, 1_200, 300, 500),
     "world_chinese": _sized(chinese_text_rows, 3_000, 300, 300),
     "world_graph": graph_rows,
+    "world_documents": document_rows,
     "world_judged": _sized(judged_rows, 150, 40, 40),
     "world_minimal_pairs": minimal_pairs,
     "world_nli": _sized(nli_rows, 2_100, 200, 500),
     "world_pairs_class": _sized(paraphrase_pairs, 1_500, 300, 600),
     "world_prompts": lambda: {"test": prompt_rows("test", 40)},
     "world_questions": _sized(question_rows, 1_500, 300, 600),
+    "world_requests": _sized(request_rows, 300, 60, 120),
     "world_reviews": _sized(review_rows, 1_200, 200, 400),
     "world_sts": _sized(sts_pairs, 3_000, 800, 1_500),
     "world_sums": _sized(sum_rows, 2_500, 300, 300),

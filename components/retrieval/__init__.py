@@ -1,0 +1,1 @@
+"""Finding passages: chunks, BM25 and dense indexes, fusion, reranking, what to retrieve and when, and how well."""

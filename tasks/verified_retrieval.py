@@ -1,0 +1,360 @@
+"""A scorer of support trained on other passages, and every way to retrieve judged by the answers it leads to."""
+
+import json
+from contextlib import ExitStack
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from paperflows.components.errors import ServiceError
+from paperflows.tasks.annotators import Annotator, open_client
+from paperflows.tasks.claims import OUTPUTS
+from paperflows.tasks.corpora import CorpusArtifact, IndexArtifact, read_passages, shown
+from paperflows.tasks.environment import state_folder
+from paperflows.tasks.policy import cached_task, current_key
+from paperflows.tasks.progress import progress
+from paperflows.tasks.questions import QuestionsArtifact, read_questions
+from paperflows.tasks.store import new_artifact, open_artifact
+from paperflows.tasks.training import ModelArtifact, fit
+
+METHODS = ("bm25", "dense", "hybrid", "rerank", "single", "verified")
+
+
+class SupportTraining(BaseModel):
+    """The cross-encoder that selects and verifies offline."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="What it starts from: minilm, a folder or a Hugging Face id")
+    layers: int | None = Field(None, ge=1, description="Layers kept; empty keeps all")
+    max_length: int = Field(ge=16, le=512, description="Tokens kept of a question with a passage")
+    negatives: int = Field(ge=1, description="Wrong passages for each part of a question, from the nearest 20")
+    steps: int = Field(ge=1, description="Optimiser steps")
+    batch_size: int = Field(ge=1, description="Pairs a step")
+    learning_rate: float = Field(gt=0, description="Of the encoder; the heads learn ten times as fast")
+
+
+class Rounds(BaseModel):
+    """How much is retrieved, shown and asked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keep: int = Field(ge=1, le=20, description="Passages an answer may stand on (k)")
+    pool: int = Field(ge=1, description="Candidates of a round (N)")
+    window: int = Field(ge=1, description="Candidates that the judge sees at once")
+    rounds: int = Field(ge=1, le=20, description="Retrievals of a question at most (T)")
+    looks: int = Field(ge=1, description="Passages of a window that are scored for a part, the nearest ones")
+
+
+class SupportArtifact(ModelArtifact):
+    """A scorer of support with the thresholds of its two outputs, set on held-out training questions."""
+
+    thresholds: list[float]
+
+
+@cached_task(name="train_support", task_run_name="train_support-seed{seed}")
+def train_support(
+    questions: QuestionsArtifact, corpus: CorpusArtifact, index: IndexArtifact, settings: SupportTraining, seed: int,
+    device: str,
+) -> SupportArtifact:  # fmt: skip
+    """A cross-encoder that says whether a passage belongs to the support of a part, and whether it answers it.
+
+    No passage that supports an evaluated question is read. One training question in eight is held out, and the
+    thresholds are those of the best F1 on its pairs.
+    """
+    import numpy as np
+    import torch
+    from torch.nn import functional as F
+
+    from paperflows.components.retrieval.cross_encoder import new_cross_encoder
+    from paperflows.components.retrieval.names import TitleLinks
+    from paperflows.components.retrieval.support import OUTPUTS as LABELS
+    from paperflows.components.retrieval.support import best_f1_threshold
+    from paperflows.components.retrieval.support_pairs import build_pairs, parts_of
+    from paperflows.components.training.batching import Batches
+
+    passages, train = read_passages(corpus), read_questions(questions, "train")
+    links = TitleLinks(passage["title"] for passage in passages)
+    parts = [text for q in train for text in (q["text"], *(parts_of(q, passages, links) if q["links"] else ()))]
+    cosine, search = _similarity(index, device)
+    nearest = dict(zip(parts, search(parts, 20), strict=True))
+    forbidden = supporting(questions)
+    held, read = train[::8], [question for number, question in enumerate(train) if number % 8]
+    pairs, checks = (
+        build_pairs(some, passages, nearest, forbidden, links, negatives=settings.negatives, seed=seed)
+        for some in (read, held)
+    )
+    texts, places = [part for part, *_ in pairs], [place for _, place, *_ in pairs]
+    torch.manual_seed(seed)
+    model = new_cross_encoder(
+        settings.model, outputs=len(LABELS), max_length=settings.max_length, layers=settings.layers
+    )
+    model.encoder.embeddings.requires_grad_(False)  # a few hundred pairs touch a small part of the vocabulary
+    table = model.tokens(texts, [shown(passages[place]) for place in places])
+    near = torch.from_numpy(cosine(texts, places))
+    labels = torch.tensor([pair[2:] for pair in pairs], dtype=torch.float32)
+    batches = Batches(batch_size=settings.batch_size, seed=seed, lengths=table.lengths)
+
+    def batch_at(step: int) -> dict[str, Any]:
+        some = batches.at(step)
+        ids, mask, types = table.pad(some)
+        rows = torch.from_numpy(some)
+        return {"ids": ids, "mask": mask, "types": types, "cosine": near[rows], "labels": labels[rows]}
+
+    def loss(m: Any, batch: dict[str, Any]) -> Any:
+        logits = m(batch["ids"], batch["mask"], batch["types"], batch["cosine"])
+        return F.binary_cross_entropy_with_logits(logits, batch["labels"])
+
+    done = fit(
+        f"support-seed{seed}", settings.model_dump(), model, batch_at, loss, settings.steps, settings.learning_rate,
+        seed, device, rates={"head": 10.0, "scale": 100.0},
+    )  # fmt: skip
+    texts, places = [part for part, *_ in checks], [place for _, place, *_ in checks]
+    logits = model.cpu().score(texts, [shown(passages[place]) for place in places], cosine(texts, places))
+    truth = np.array([pair[2:] for pair in checks], bool).reshape(-1, 2)
+    chance = 1 / (1 + np.exp(-logits))
+    thresholds = [best_f1_threshold(chance[:, i], truth[:, i]) for i in range(2)]
+    with new_artifact() as (folder, artifact):
+        model.save(folder)
+    history = [
+        *done.history,
+        {"step": float(done.steps), "pairs": float(len(pairs)), "right": float(np.mean(labels.numpy()))},
+    ]
+    return SupportArtifact(**artifact, name=f"support-seed{seed}", score=None, history=history, thresholds=thresholds)
+
+
+def supporting(questions: QuestionsArtifact) -> set[int]:
+    """Passages that support an evaluated question."""
+    rows = read_questions(questions, "test")
+    return {place for row in rows for group in (*row["holders"], *row["links"]) for place in group}
+
+
+@cached_task(
+    name="compare_retrieval", retries=2, retry_on=(ServiceError,), task_run_name="compare_retrieval-seed{seed}"
+)
+def compare_retrieval(
+    questions: QuestionsArtifact, corpus: CorpusArtifact, index: IndexArtifact, support: SupportArtifact,
+    rounds: Rounds, llm: Annotator, seed: int, device: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Retrieve by every method at the same budget of passages, answer from each, and measure.
+
+    Args:
+        llm: offline: the trained cross-encoder selects, verifies and answers; else this language model does.
+
+    Returns:
+        `outputs`: method -> artifact with answer_recall, citation_recall, citation_precision and passage_recall (Q,);
+        `shuffled`: the control; `measures`: flat name -> number; `trace`: artifact with a line a question.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from paperflows.components.retrieval import citations
+    from paperflows.components.retrieval.verified import Settings, retrieve_verified
+
+    rows, passages = read_questions(questions, "test"), read_passages(corpus)
+    texts = [row["text"] for row in rows]
+    work = state_folder() / "checkpoints" / current_key()
+    settings = rounds.model_dump(include={"keep", "pool", "window"})
+    with ExitStack() as opened, progress("retrieve") as report:
+        cosine, search = _similarity(index, device)
+        reader = _open_reader(texts, passages, cosine, support, rounds, device)
+        judge: Any = reader
+        usage: Any = {}
+        if llm.kind != "offline":
+            from paperflows.components.retrieval.llm_reader import LLMReader
+
+            client = open_client(llm, "judge", device, work, opened)
+            judge = LLMReader(client, model=llm.model, questions=texts, passages=[shown(p) for p in passages])
+            usage = client.usage.counters
+        chosen = _one_shot(texts, index, search, reader, rounds)
+        scored = reader.scored
+        single = retrieve_verified(texts, search, judge, Settings(**settings, rounds=1))
+        verified = retrieve_verified(
+            texts, search, judge, Settings(**settings, rounds=rounds.rounds), on_progress=report
+        )
+        chosen |= {"single": [o.chosen for o in single], "verified": [o.chosen for o in verified]}
+        answers = {
+            method: _answers(list(enumerate(sets)), judge, passages, index, device) for method, sets in chosen.items()
+        }
+    golds = _golds(rows)
+    kinds = np.array([row["kind"] for row in rows])
+    found: dict[str, Any] = {"outputs": {}, "measures": _verifier_measures(verified, golds)}
+    for method, sets in chosen.items():
+        scores = _scores(sets, answers[method], golds, rounds.keep)
+        with new_artifact() as (folder, artifact):
+            save_file(scores, folder / OUTPUTS)
+        found["outputs"][method] = artifact
+        for name, values in scores.items():
+            found["measures"][f"{name}.{method}"] = float(values.mean())
+            for kind in np.unique(kinds):
+                found["measures"][f"{name}.{method}.{kind}"] = float(values[kinds == kind].mean())
+    control = citations.shuffled(dict(enumerate(answers["verified"])))
+    wrong = np.array([citations.citation_recall(control[i], gold) for i, gold in enumerate(golds)])
+    with new_artifact() as (folder, found["shuffled"]):
+        save_file({"citation_recall": wrong}, folder / OUTPUTS)
+    with new_artifact() as (folder, found["zero"]):
+        save_file({"citation_recall": np.zeros_like(wrong)}, folder / OUTPUTS)
+    found["measures"] |= {f"llm.{name}": float(value) for name, value in usage.items()}
+    found["measures"] |= {"pairs_scored.one_shot": float(scored), "pairs_scored": float(reader.scored)}
+    lines = [
+        {
+            "question": row["text"], "kind": row["kind"], "gold": row["answers"], "rounds": outcome.rounds,
+            "verified": outcome.verified, "trace": outcome.trace,
+            "passages": {str(place): shown(passages[place]) for place in outcome.chosen},
+            "statements": [{"text": s.text, "citations": list(s.citations)} for s in said],
+        }
+        for row, outcome, said in zip(rows, verified, answers["verified"], strict=True)
+    ]  # fmt: skip
+    with new_artifact() as (folder, found["trace"]):
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / "trace.jsonl").write_text(text, encoding="utf-8")
+    found["examples"] = _examples(lines)
+    return found
+
+
+def _similarity(index: IndexArtifact, device: str) -> tuple[Any, Any]:
+    """`cosine(texts, places)` of texts with passages, and `search(texts, depth)`; each text is encoded once."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    from paperflows.components.models.encoder import load_encoder
+    from paperflows.components.retrieval.dense import encode, open_dense
+
+    folder = open_artifact(index)
+    vectors, dense = load_file(folder / "vectors.safetensors")["vectors"], open_dense(folder / "dense.faiss")
+    encoder, known = load_encoder(index["model"], device=device), dict[str, Any]()
+
+    def encoded(texts: Any) -> Any:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, encode(encoder, new), strict=True))
+        return np.stack([known[text] for text in texts]) if len(texts) else np.zeros((0, vectors.shape[1]), np.float32)
+
+    def cosine(texts: Any, places: Any) -> Any:
+        return (encoded(texts) * vectors[np.asarray(places, np.int64)]).sum(1)
+
+    def search(texts: Any, depth: int) -> Any:
+        return dense.search(encoded(texts), depth)[1].tolist() if len(texts) else []
+
+    return cosine, search
+
+
+def _open_reader(texts: Any, passages: Any, cosine: Any, support: SupportArtifact, rounds: Rounds, device: str) -> Any:
+    import numpy as np
+
+    from paperflows.components.retrieval.cross_encoder import load_cross_encoder
+    from paperflows.components.retrieval.names import TitleLinks
+    from paperflows.components.retrieval.support import SupportReader
+
+    model = load_cross_encoder(open_artifact(support), device=device)
+
+    def score(parts: Any, places: Any) -> Any:
+        logits = model.score(parts, [shown(passages[place]) for place in places], cosine(parts, places))
+        return 1 / (1 + np.exp(-logits))
+
+    links = TitleLinks(passage["title"] for passage in passages)
+    return SupportReader(
+        texts, passages, score, cosine, links=links, looks=rounds.looks,
+        thresholds=(support["thresholds"][0], support["thresholds"][1]), most_parts=max(1, rounds.keep - 1),
+    )  # fmt: skip
+
+
+def _one_shot(texts: list[str], index: IndexArtifact, search: Any, reader: Any, rounds: Rounds) -> dict[str, Any]:
+    """Passages by BM25, by vectors, by both, and by vectors reranked with the same cross-encoder."""
+    import numpy as np
+
+    from paperflows.components.retrieval.bm25 import open_bm25
+    from paperflows.components.retrieval.cross_encoder import rerank
+    from paperflows.components.retrieval.fusion import reciprocal_rank
+
+    dense = np.array(search(texts, rounds.pool))
+    words = open_bm25(open_artifact(index) / "bm25").search(texts, rounds.pool)[1]
+    chance = reader.probabilities([(text, place) for text, row in zip(texts, dense, strict=True) for place in row])
+    reranked = rerank(chance.max(1).reshape(dense.shape), dense, rounds.keep)[1]
+    both = reciprocal_rank([dense, words], rounds.keep)[1]
+    rankings = {"bm25": words, "dense": dense, "hybrid": both, "rerank": reranked}
+    return {name: [row[: rounds.keep].tolist() for row in ranking] for name, ranking in rankings.items()}
+
+
+def _answers(sets: Any, judge: Any, passages: Any, index: IndexArtifact, device: str) -> Any:
+    if hasattr(judge, "answer"):
+        return judge.answer(sets)
+    from paperflows.components.models.encoder import load_encoder
+    from paperflows.components.retrieval.answering import answer_from
+    from paperflows.components.retrieval.dense import encode
+
+    encoder = load_encoder(index["model"], device=device)
+    return answer_from(sets, judge, passages, lambda texts: encode(encoder, texts))
+
+
+def _golds(rows: list[dict[str, Any]]) -> list[Any]:
+    from paperflows.components.retrieval.citations import Gold
+
+    return [
+        Gold(
+            tuple(map(tuple, row["answers"])),
+            tuple(map(frozenset, row["holders"])),
+            tuple(map(frozenset, row["links"])),
+        )
+        for row in rows
+    ]
+
+
+def _scores(sets: Any, answers: Any, golds: Any, keep: int) -> dict[str, Any]:
+    """Measure -> (Q,) of the passages and the answers of one method."""
+    import numpy as np
+
+    from paperflows.components.retrieval import citations, metrics
+
+    def measured(measure: Any, what: Any) -> Any:
+        return np.array([float(measure(one, gold)) for one, gold in zip(what, golds, strict=True)])
+
+    ranking = np.array([[*places, *[-1] * (keep - len(places))] for places in sets])
+    relevant = [frozenset().union(*gold.holders, *gold.links) for gold in golds]
+    return {
+        "answer_recall": measured(citations.answer_recall, answers),
+        "citation_recall": measured(citations.citation_recall, answers),
+        "citation_precision": measured(citations.citation_precision, answers),
+        "sufficient": measured(citations.is_sufficient, sets),
+        "passage_recall": metrics.recall(ranking, relevant, keep),
+        "ndcg": metrics.ndcg(ranking, relevant, keep),
+        "mrr": metrics.mean_reciprocal_rank(ranking, relevant, keep),
+    }
+
+
+def _verifier_measures(outcomes: Any, golds: Any) -> dict[str, float]:
+    """Precision and recall of every verdict against the known support, and what the rounds cost."""
+    import numpy as np
+
+    from paperflows.components.retrieval.citations import is_sufficient
+
+    calls = [
+        (step["verified"], is_sufficient(step["chosen"], gold))
+        for outcome, gold in zip(outcomes, golds, strict=True)
+        for step in outcome.trace
+    ]
+    said, true = np.array(calls).T
+    return {
+        "verifier.precision": float((said & true).sum() / max(1, said.sum())),
+        "verifier.recall": float((said & true).sum() / max(1, true.sum())),
+        "verifier.sufficient": float(true.mean()),
+        "verifier.calls": float(len(calls) / len(golds)),
+        "rounds": float(np.mean([o.rounds for o in outcomes])),
+        "judge_calls": float(np.mean([o.calls for o in outcomes])),
+        "verified": float(np.mean([o.verified for o in outcomes])),
+    }
+
+
+def _examples(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A few questions that took more than one round, for the report's table."""
+    return [
+        {
+            "question": line["question"],
+            "rounds": line["rounds"],
+            "asked": "; ".join(q for step in line["trace"][1:] for q in step["queries"])[:300],
+            "said": " ".join(s["text"] + "".join(f" [{c}]" for c in s["citations"]) for s in line["statements"])[:400],
+            "gold": ", ".join(wordings[0] for wordings in line["gold"]),
+        }
+        for line in lines
+        if line["rounds"] > 1
+    ][:8]

@@ -1,0 +1,30 @@
+"""The flow `llatrieval` by its command, on the built-in documents."""
+
+import json
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def test_smoke_run(connected):
+    done = connected.run("run", "llatrieval", "--profile", "smoke")
+    assert done.returncode == 0, done.stderr
+    (path,) = (connected.root / "runs").glob("*/report.json")
+    report = json.loads(path.read_text())
+    claims = {c["id"]: c for c in report["claims"]}
+    assert len(claims) == 2 * 4 + 1 and claims["shuffled_citations"]["verdict"] == "holds"
+    metrics = report["metrics"]
+    assert 1 <= metrics["rounds"] <= 4 and metrics["verifier.calls"] == metrics["rounds"]
+    for method in ("bm25", "dense", "hybrid", "rerank", "single", "verified"):
+        assert 0 <= metrics[f"citation_recall.{method}"] <= 1 and metrics[f"passage_recall.{method}"] > 0
+    trace = [
+        json.loads(line) for line in (path.parent / "artifacts" / "trace" / "trace.jsonl").read_text().splitlines()
+    ]
+    assert len(trace) == sum(metrics[f"questions.{k}"] for k in {line["kind"] for line in trace})
+    for line in trace:
+        assert len(line["passages"]) == 5 and line["statements"]
+        assert {str(c) for s in line["statements"] for c in s["citations"]} <= line["passages"].keys()
+        assert [step["verified"] for step in line["trace"][:-1]] == [False] * (line["rounds"] - 1)
+    refused = connected.run("run", "llatrieval", "--profile", "smoke", "--set", "corpus.index=tree")
+    assert refused.returncode == 2 and "corpus.index" in refused.stderr
