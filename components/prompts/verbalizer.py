@@ -114,6 +114,11 @@ class Prompted:
         place = torch.from_numpy(self.places[rows])
         return {"tokens": tokens, "mask": mask, "place": place, "target": self.target[torch.from_numpy(rows)]}
 
+    def groups(self, size: int) -> list[dict[str, Any]]:
+        """All texts in batches of at most `size`, longest first."""
+        order = np.argsort(-self.table.lengths, kind="stable")
+        return [self.batch(order[start : start + size]) for start in range(0, len(order), size)]
+
 
 def wrap(rows: Rows, template: Template, tokenizer: Any, *, max_length: int) -> Prompted:
     """Rows in their template. Long texts are cut, never the template: the mask token always stays.

@@ -1,0 +1,32 @@
+"""The papers on prompts by the installed command, on the built-in corpora: everything runs, nothing is learnt."""
+
+import json
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def run(project, slug, *sets):
+    done = project.run("run", slug, "--profile", "smoke", *[part for s in sets for part in ("--set", s)])
+    assert done.returncode == 0, done.stderr
+    (path,) = (project.root / "runs").glob(f"{slug}-*/report.json")
+    report = json.loads(path.read_text())
+    return report, {claim["id"]: claim for claim in report["claims"]}, path.parent
+
+
+def test_lpt(connected):
+    report, claims, folder = run(connected, "lpt")
+    assert list(claims) == ["late_beats_input", "generated_beats_free", "late_keeps_full", "step_speed", "step_memory"]
+    metrics = report["metrics"]
+    # half of six layers' activations or fewer, and the stored states change no answer
+    assert metrics["stored.different"] == 0 and claims["step_memory"]["effect"] < 0.9
+    assert metrics["step.late.megabytes"] < metrics["step.input.megabytes"] < metrics["step.full.megabytes"]
+    assert metrics["trained.input"] == 2 * 384 and metrics["trained.full"] > 2e7
+    assert metrics["world_questions.late.layer"] in (2, 4) and metrics["world_questions.layer2.bits"] >= 0
+    assert {p.stem for p in (folder / "plots").glob("*.png")} == {"accuracy", "claims", "information", "layers"}
+    refused = connected.run(
+        "run", "lpt", "--profile", "smoke", "--set", "datasets.builtin.tasks=[world_pairs_class]", "--set",
+        "templates={world_pairs_class: {pattern: '{text} {mask}', words: {paraphrase: good}}}",
+    )  # fmt: skip
+    assert refused.returncode == 2 and "'not_paraphrase' is not in its template" in refused.stderr
