@@ -10,8 +10,8 @@ from typing import Any
 from prefect import flow
 from pydantic import Field
 
-from paperflows.flows.params import FlowParameters, Section
-from paperflows.flows.prompts import Datasets, Encoder, joined, prepare_encoder
+from paperflows.flows.params import FlowParameters
+from paperflows.flows.prompts import Datasets, Encoder, Tuning, joined, prepare_encoder
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
@@ -19,19 +19,6 @@ from paperflows.tasks.data import load_dataset
 from paperflows.tasks.prompts import draw_shots, time_tuning, tune_encoder
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
-
-
-class Tuning(Section):
-    """One method's training; the same budget for all."""
-
-    length: int = Field(ge=1, le=512, description="Vectors of a prompt")
-    bottleneck: int = Field(ge=1, description="Width of the generators' and adapters' bottleneck")
-    rank: int = Field(ge=1, description="Of LoRA's updates")
-    max_length: int = Field(ge=8, le=512, description="Tokens kept of a text")
-    steps: int = Field(ge=1, description="Optimiser steps")
-    batch_size: int = Field(ge=1, description="Texts a step")
-    weight_decay: float = Field(ge=0, description="AdamW's")
-    evaluations: int = Field(ge=1, description="Looks at dev over a training; the best weights are kept")
 
 
 class Lpt(FlowParameters):

@@ -53,9 +53,26 @@ class Encoder(Section):
     masked_lm: MaskedLM = Field(description="Read when head is words")
 
 
-def prepare_encoder(encoder: Encoder, texts: list[Any], held_out: list[Any], device: str) -> Any:
-    """The encoder that everything starts from; with label words, one with a trained masked-LM head."""
-    if encoder.head == "sentences":
+class Tuning(Section):
+    """One method's training; the same budget for all."""
+
+    length: int = Field(ge=1, le=512, description="Vectors of a prompt")
+    bottleneck: int = Field(ge=1, description="Width of the generators' and adapters' bottleneck")
+    rank: int = Field(ge=1, description="Of LoRA's updates")
+    max_length: int = Field(ge=8, le=512, description="Tokens kept of a text")
+    steps: int = Field(ge=1, description="Optimiser steps")
+    batch_size: int = Field(ge=1, description="Texts a step")
+    weight_decay: float = Field(ge=0, description="AdamW's")
+    evaluations: int = Field(ge=1, description="Looks at dev over a training; the best weights are kept")
+
+
+def prepare_encoder(encoder: Encoder, texts: list[Any], held_out: list[Any], device: str, head: str = "") -> Any:
+    """The encoder that everything starts from; with label words, one with a trained masked-LM head.
+
+    Args:
+        head: instead of the encoder's own.
+    """
+    if (head or encoder.head) == "sentences":
         return fetch_encoder(encoder.model)
     m = encoder.masked_lm
     corpus = collect_sentences(texts, held_out, 60, m.sentences, 0)

@@ -146,6 +146,42 @@ def tune_encoder(
     )  # fmt: skip
 
 
+@cached_task(name="probe_shots", task_run_name="probe-{shots[dataset]}")
+def probe_shots(model: Artifact, shots: ShotsArtifact, settings: dict[str, Any], device: str) -> TunedArtifact:
+    """A logistic regression on the frozen encoder's mean states; dev picks its strength.
+
+    Args:
+        settings: head, max_length.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+    from sklearn.linear_model import LogisticRegression
+
+    from paperflows.components.prompts.loading import all_means
+    from paperflows.components.prompts.tuning import PromptedClassifier
+    from paperflows.components.training.device import accelerator
+
+    parts = parts_of(model, settings["head"], shots)
+    texts = read_shots(shots, parts, settings["max_length"])
+    plain = PromptedClassifier(parts.encoder, parts.head, {}).to(accelerator(device).device)
+    states = {split: all_means(plain, some).numpy() for split, some in texts.items()}
+    labels = {split: some.target.numpy() for split, some in texts.items()}
+    probes = [
+        LogisticRegression(C=strength, max_iter=1000).fit(states["train"], labels["train"])
+        for strength in (0.1, 1.0, 10.0, 100.0)
+    ]
+    scores = [float(probe.score(states["dev"], labels["dev"])) for probe in probes]
+    chosen = probes[int(np.argmax(scores))]
+    right = (chosen.predict(states["test"]) == labels["test"]).astype(np.float32)
+    with new_artifact() as (folder, artifact):
+        save_file({shots["dataset"]: right}, folder / OUTPUTS)
+    return TunedArtifact(
+        **artifact, dataset=shots["dataset"], method="probe", layer=0, rate=0.0, score=max(scores),
+        accuracy=float(right.mean()), trained=int(chosen.coef_.size + chosen.intercept_.size), information=0.0,
+        history=[],
+    )  # fmt: skip
+
+
 @cached_task(name="time_tuning", task_run_name="time_tuning-{shots[dataset]}")
 def time_tuning(
     model: Artifact, shots: ShotsArtifact, method: str, layer: int, settings: dict[str, Any], repeats: int, device: str

@@ -1,6 +1,6 @@
 """Random subspaces of prompts, one a layer, at the scale of that layer's states.
 
-Letters: L layers, n prompt vectors, D width, d intrinsic dimensions, N texts, T tokens. Source: BBTv2 (Sun et al. 2022),
+Letters: L layers, n prompt vectors, D width, d intrinsic dimensions, N texts, T tokens. Source: BBTv2 (Sun 2022),
 section 3 and deepbbt.py of the official repository.
 """
 
@@ -22,7 +22,7 @@ def clipped_std(values: Tensor, *, rounds: int = 5, width: float = 3.0) -> float
 
 @torch.inference_mode()
 def state_stds(encoder: PromptEncoder, texts: Prompted, *, budget: int = 4096) -> list[float]:
-    """(L) the scale of what enters each layer: of the word embeddings for layer 0, clipped, of the texts' states above."""
+    """(L) the scale of what enters each layer: word embeddings for layer 0, above it the clipped states of texts."""
     gathered: list[list[Tensor]] = [[] for _ in range(encoder.depth)]
     device = next(encoder.parameters()).device
     for rows in token_budget_batches(texts.table.lengths, budget=budget):

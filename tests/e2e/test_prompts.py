@@ -30,3 +30,18 @@ def test_lpt(connected):
         "templates={world_pairs_class: {pattern: '{text} {mask}', words: {paraphrase: good}}}",
     )  # fmt: skip
     assert refused.returncode == 2 and "'not_paraphrase' is not in its template" in refused.stderr
+
+
+def test_bbtv2(connected):
+    report, claims, folder = run(connected, "bbtv2")
+    assert list(claims) == [
+        "layers_beat_input", "layers_beat_random", "input_beats_random", "layers_beat_manual", "keeps_gradient",
+        "prefix_speed",
+    ]  # fmt: skip
+    metrics = report["metrics"]
+    assert metrics["bbtv2.calls"] == metrics["bbt.calls"] == metrics["random.calls"] == 24
+    # six populations of four, each from its own layer up; BBT passes all six layers
+    assert metrics["bbt.layers_a_call"] == 6.0 and 3.5 <= metrics["bbtv2.layers_a_call"] < 4.0
+    assert metrics["prefix.layers_ratio"] == pytest.approx(12 / 7) and metrics["prefix.largest_difference"] < 1e-3
+    assert 0 <= metrics["masked_lm.accuracy"] < 0.5 and "world_questions.manual_words.accuracy" in metrics
+    assert {p.stem for p in (folder / "plots").glob("*.png")} == {"accuracy", "claims", "search"}

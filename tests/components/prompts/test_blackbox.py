@@ -18,7 +18,7 @@ WORDS = {"0": "bad", "1": "good"}
 
 @pytest.fixture
 def texts(tokenizer):
-    words = "it was good bad yes no maybe the film a".split()
+    words = ["it", "was", "good", "bad", "yes", "no", "maybe", "the", "film", "a"]
     random = np.random.default_rng(0)
     rows = [{"text": " ".join(random.choice(words, size=1 + i % 7)), "label": str(i % 2)} for i in range(6)]
     return wrap(rows, Template("{text}", WORDS, WORDS), tokenizer, max_length=16)
@@ -54,7 +54,12 @@ def test_stored_prefixes_give_the_full_forward(model, layer):
 def test_in_whatever_order_layers_change_nothing_stale_is_read(order):
     torch.manual_seed(0)
     ids = torch.randint(5, 40, (3, 6))
-    batch = {"tokens": ids, "mask": torch.ones_like(ids), "place": torch.zeros(3, dtype=torch.long), "target": torch.tensor([0, 1, 1])}
+    batch = {
+        "tokens": ids,
+        "mask": torch.ones_like(ids),
+        "place": torch.zeros(3, dtype=torch.long),
+        "target": torch.tensor([0, 1, 1]),
+    }
     start = {layer: torch.randn(2, 16) for layer in range(4)}
     model = ForwardOnly(PromptEncoder(small().base_model), LabelHead(torch.randn(2, 16)), [batch], start)
     for layer, change in order:
@@ -126,7 +131,9 @@ def test_the_best_on_dev_is_what_stays(model):
     matrices = projections([0.5], vectors=2, width=16, dimensions=4, alpha=1.0, sigma=1.0, seed=0)
     seen = []
     steps = search_layers(model, matrices, start, searches=[Candidates(4, population=5, sigma=1.0, seed=0)], budget=20)
-    best, history = keep_best(model, steps, score=lambda: seen.append(model.prompts[0].clone()) or next(scores), every=10)
+    best, history = keep_best(
+        model, steps, score=lambda: seen.append(model.prompts[0].clone()) or next(scores), every=10
+    )
     assert best == 0.9 and torch.equal(model.prompts[0], seen[1])
     assert [h["step"] for h in history] == [10, 20] and [h["score"] for h in history] == [0.9, 0.3]
 

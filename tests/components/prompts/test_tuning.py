@@ -28,13 +28,20 @@ def built(method, layer=2, seed=0):
 
 @pytest.fixture
 def texts(tokenizer):
-    words = "it was good bad yes no maybe the film a".split()
+    words = ["it", "was", "good", "bad", "yes", "no", "maybe", "the", "film", "a"]
     random = np.random.default_rng(0)
     rows = [{"text": " ".join(random.choice(words, size=1 + i % 7)), "label": str(i % 2)} for i in range(12)]
     return wrap(rows, Template("{text} {mask} .", WORDS, WORDS), tokenizer, max_length=16)
 
 
-SIZES = {"naive": 2 * 16, "npg": 17 * 4 + 5 * 32, "appg": 17 * 4 + 5 * 16, "mppg": 17 * 4 + 5 * 16, "input": 32, "deep": 4 * 32}
+SIZES = {
+    "naive": 2 * 16,
+    "npg": 17 * 4 + 5 * 32,
+    "appg": 17 * 4 + 5 * 16,
+    "mppg": 17 * 4 + 5 * 16,
+    "input": 32,
+    "deep": 4 * 32,
+}
 SIZES |= {"lora": 4 * 2 * 2 * (16 + 16), "adapter": 4 * (17 * 4 + 5 * 16)}
 
 
