@@ -35,12 +35,14 @@ class TunedArtifact(Artifact):
 
 @cached_task(name="draw_shots", task_run_name="draw_shots-{data[name]}-seed{seed}")
 def draw_shots(
-    data: DatasetArtifact, shots: int, evaluated: int, templates: dict[str, Any], seed: int
+    data: DatasetArtifact, shots: int, evaluated: int, templates: dict[str, Any] | None, seed: int
 ) -> ShotsArtifact:
     """`shots` examples of each class for training and as many others for dev; at most `evaluated` test examples.
 
     Args:
-        templates: the user's own, by dataset; others come with the project.
+        templates: the user's own, by dataset; others come with the project. None: the task is not put in a template.
+
+    A dataset without a training split, such as FewCLUE's, gives its `train_few` and `validation_few`.
     """
     import random
     from dataclasses import asdict
@@ -50,11 +52,15 @@ def draw_shots(
     from paperflows.components.prompts.fewshot import few_shot
     from paperflows.components.prompts.verbalizer import template_of
 
-    template = template_of(data["name"], templates)
-    rows = read_split(data, "train")
-    unknown = {str(row["label"]) for row in rows} - set(template.labels)
-    if unknown:
-        raise InputError(f"dataset {data['name']!r}: its label {min(unknown)!r} is not in its template")
+    splits = ["train"] if "train" in data["rows"] else ["train_few", "validation_few"]
+    rows = [row for split in splits for row in read_split(data, split)]
+    template: dict[str, Any] = {}
+    if templates is not None:
+        found = template_of(data["name"], templates)
+        template = asdict(found)
+        unknown = {str(row["label"]) for row in rows} - set(found.labels)
+        if unknown:
+            raise InputError(f"dataset {data['name']!r}: its label {min(unknown)!r} is not in its template")
     train, dev = few_shot(rows, train=shots, dev=shots, seed=seed)
     test = read_split(data, "test")
     random.Random(0).shuffle(test)
@@ -62,7 +68,7 @@ def draw_shots(
         for split, some in zip(SPLITS, (train, dev, test[:evaluated]), strict=True):
             write_jsonl(folder / f"{split}.jsonl", some)
     pair = bool(train[0].get("text_pair"))
-    return ShotsArtifact(**artifact, dataset=data["name"], pair=pair, template=asdict(template))
+    return ShotsArtifact(**artifact, dataset=data["name"], pair=pair, template=template)
 
 
 def read_shots(shots: ShotsArtifact, parts: Any, max_length: int) -> dict[str, Any]:

@@ -45,3 +45,20 @@ def test_bbtv2(connected):
     assert metrics["prefix.layers_ratio"] == pytest.approx(12 / 7) and metrics["prefix.largest_difference"] < 1e-3
     assert 0 <= metrics["masked_lm.accuracy"] < 0.5 and "world_questions.manual_words.accuracy" in metrics
     assert {p.stem for p in (folder / "plots").glob("*.png")} == {"accuracy", "claims", "search"}
+
+
+def test_mp2(connected):
+    report, claims, folder = run(connected, "mp2")
+    assert list(claims) == [
+        "english_modular_beats_scratch", "english_modular_beats_single", "english_modular_beats_uniform",
+        "english_router_search_beats_scratch",
+    ]  # fmt: skip
+    metrics = report["metrics"]
+    arms = ("modular", "uniform", "single", "scratch", "full", "search_router", "search_both", "search_scratch")
+    assert all(0 <= metrics[f"world_questions.{arm}.accuracy"] <= 1 for arm in arms)
+    assert 0 < metrics["english.upstream.reader"] < 1 and "english.upstream.modular" in metrics
+    assert {p.stem for p in (folder / "plots").glob("*.png")} == {"claims", "english", "english_router"}
+    refused = connected.run(
+        "run", "mp2", "--profile", "smoke", "--set", "datasets.builtin.english.downstream=[world_reviews]"
+    )
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
