@@ -66,7 +66,7 @@ def draw_shots(
     random.Random(0).shuffle(test)
     with new_artifact() as (folder, artifact):
         for split, some in zip(SPLITS, (train, dev, test[:evaluated]), strict=True):
-            write_jsonl(folder / f"{split}.jsonl", some)
+            write_jsonl(folder / f"{split}.jsonl", [dict(row) for row in some])
     pair = bool(train[0].get("text_pair"))
     return ShotsArtifact(**artifact, dataset=data["name"], pair=pair, template=template)
 
@@ -202,6 +202,7 @@ def time_tuning(
     """
     import tempfile
     from collections.abc import Callable
+    from functools import partial
     from pathlib import Path
 
     import numpy as np
@@ -257,14 +258,18 @@ def time_tuning(
             sizes = []
             for at in range(min(8, batches.per_epoch)):
                 batch = {k: v.to(place) for k, v in sources[name]["train"].batch(batches.at(at)).items()}
-                sizes.append(float(saved_bytes(lambda m=built, b=batch: tuning.loss(m, b), built.parameters())))
+                sizes.append(float(saved_bytes(partial(tuning.loss, built, batch), built.parameters())))
             measured[f"bytes {name}"] = np.array(sizes)
         answers = {}
         for name in ("late", "stored"):
             _, fresh = made(method)
+            source = sources[name]["train"]
+
+            def batch_at(at: int, source: Any = source) -> dict[str, Any]:
+                return source.batch(batches.at(at))
+
             train(
-                model=fresh, batch_at=lambda at, t=sources[name]["train"]: t.batch(batches.at(at)),
-                loss_fn=tuning.loss, steps=min(20, s["steps"]), learning_rate=1e-3, device=device,
+                model=fresh, batch_at=batch_at, loss_fn=tuning.loss, steps=min(20, s["steps"]), learning_rate=1e-3, device=device,
             )  # fmt: skip
             answers[name] = all_logits(fresh, sources[name]["test"]).argmax(1)
     result: dict[str, Any] = {"different": float((answers["late"] != answers["stored"]).sum())}

@@ -27,7 +27,7 @@ def with_masked_lm_head(model: str, *, seed: int) -> tuple[nn.Module, list[str]]
     from transformers import AutoModelForMaskedLM
 
     torch.manual_seed(seed)
-    options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    options: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     built, found = load_pretrained(AutoModelForMaskedLM, model, output_loading_info=True, **options)
     missing = sorted(found["missing_keys"])
     inside = [name for name in missing if name.startswith(f"{built.base_model_prefix}.")]

@@ -71,8 +71,8 @@ class ModularPrompts(nn.Module):
     def expand(self, intrinsic: Tensor) -> dict[int, Tensor]:
         """(..., L, d) intrinsic vectors -> layer -> (..., n, D) prompts."""
         made = torch.einsum("...ld,ldm->...lm", intrinsic, self.projection)
-        made = made.unflatten(-1, self.start.shape)  # type: ignore[arg-type]
+        made = made.unflatten(-1, self.start.shape)
         return {
-            layer: made[..., layer, :, :] + (self.start if layer == 0 else 0.0)  # type: ignore[operator]
+            layer: made[..., layer, :, :] + (self.start if layer == 0 else 0.0)
             for layer in range(self.prompts.shape[1])
         }

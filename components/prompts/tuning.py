@@ -68,7 +68,7 @@ class PromptedClassifier(nn.Module):
     def upper(self, stream: Stream) -> Stream:
         """From there through the last layer."""
         given = {int(layer): prompt for layer, prompt in self.prompts.items()}
-        return self.encoder.advance(stream, given, first=self.first, how=self.how)  # type: ignore[arg-type]
+        return self.encoder.advance(stream, given, first=self.first, how=self.how)
 
     def last(self, batch: Mapping[str, Any]) -> Stream:
         """The last states of a batch: of its tokens and mask (B, T), or of its stored "hidden" states."""

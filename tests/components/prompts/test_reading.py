@@ -81,7 +81,9 @@ def test_scores_are_start_plus_end_logits(examples):
     for i in range(4):
         for c in range(2):
             a, b = batch["spans"][i, c].tolist()
-            assert float(scores[i, c].detach()) == pytest.approx(float((logits[i, a, 0] + logits[i, b, 1]).detach()), abs=1e-5)
+            assert float(scores[i, c].detach()) == pytest.approx(
+                float((logits[i, a, 0] + logits[i, b, 1]).detach()), abs=1e-5
+            )
 
 
 def test_gates_are_relaxed_bernoullis_and_prompts_their_weighted_mean():
