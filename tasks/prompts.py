@@ -269,7 +269,8 @@ def time_tuning(
                 return source.batch(batches.at(at))
 
             train(
-                model=fresh, batch_at=batch_at, loss_fn=tuning.loss, steps=min(20, s["steps"]), learning_rate=1e-3, device=device,
+                model=fresh, batch_at=batch_at, loss_fn=tuning.loss, steps=min(20, s["steps"]), learning_rate=1e-3,
+                device=device,
             )  # fmt: skip
             answers[name] = all_logits(fresh, sources[name]["test"]).argmax(1)
     result: dict[str, Any] = {"different": float((answers["late"] != answers["stored"]).sum())}
