@@ -128,10 +128,10 @@ def mp2(params: Mp2) -> dict[str, Any]:
             encoder = encoder_of(params, line, [*texts, *upstream], downstream)
             settings = params.prompting.model_dump() | {"questions": params.questions}
 
-            reader = train_reader(encoder, upstream, settings, 0, params.device)
+            reader = train_reader(encoder, upstream, downstream, settings, 0, params.device)
             prompts = {
-                "modular": pretrain_prompts(reader, upstream, params.modules, settings, params.device),
-                "single": pretrain_prompts(reader, upstream, 1, settings, params.device),
+                "modular": pretrain_prompts(reader, upstream, downstream, params.modules, settings, params.device),
+                "single": pretrain_prompts(reader, upstream, downstream, 1, settings, params.device),
                 "": None,
             }
             shots = [

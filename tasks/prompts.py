@@ -42,7 +42,8 @@ def draw_shots(
     Args:
         templates: the user's own, by dataset; others come with the project. None: the task is not put in a template.
 
-    A dataset without a training split, such as FewCLUE's, gives its `train_few` and `validation_few`.
+    A dataset without a training split, such as FewCLUE's, gives its `train_few` and `validation_few`; one without a
+    test split, such as GLUE's on the hub, is judged on its validation split, which nothing here reads otherwise.
     """
     import random
     from dataclasses import asdict
@@ -62,7 +63,7 @@ def draw_shots(
         if unknown:
             raise InputError(f"dataset {data['name']!r}: its label {min(unknown)!r} is not in its template")
     train, dev = few_shot(rows, train=shots, dev=shots, seed=seed)
-    test = read_split(data, "test")
+    test = read_split(data, "test" if "test" in data["rows"] else "validation")
     random.Random(0).shuffle(test)
     with new_artifact() as (folder, artifact):
         for split, some in zip(SPLITS, (train, dev, test[:evaluated]), strict=True):

@@ -26,11 +26,17 @@ class ReadArtifact(Artifact):
 
 @cached_task(name="train_reader")
 def train_reader(
-    model: Artifact, upstream: list[DatasetArtifact], settings: dict[str, Any], seed: int, device: str
+    model: Artifact,
+    upstream: list[DatasetArtifact],
+    held_out: list[DatasetArtifact],
+    settings: dict[str, Any],
+    seed: int,
+    device: str,
 ) -> ModelArtifact:
     """The encoder `model` with a span head learnt over all upstream tasks, taken in turn; `score` is on validation.
 
     Args:
+        held_out: the new tasks; no upstream example has a text of theirs.
         settings: questions, options, max_length, batch_size, reader_steps, reader_rate, encoder_rate (factor on it for
             the encoder; 0 freezes it).
     """
@@ -46,8 +52,9 @@ def train_reader(
     reader = Reader(encoder)
     if not s["encoder_rate"]:
         reader.encoder.requires_grad_(False)
-    tables = [upstream_examples(data, tokenizer, s, "train") for data in upstream]
-    held = [upstream_examples(data, tokenizer, s, "validation") for data in upstream]
+    hidden = _texts_of(held_out)
+    tables = [upstream_examples(data, tokenizer, s, "train", hidden) for data in upstream]
+    held = [upstream_examples(data, tokenizer, s, "validation", hidden) for data in upstream]
     batch_at = _in_turn(tables, s["batch_size"], seed)
     done = fit(
         "train_reader", {"steps": s["reader_steps"], "seed": seed}, reader, batch_at, reading_loss, s["reader_steps"],
@@ -63,11 +70,17 @@ def train_reader(
 
 @cached_task(name="pretrain_prompts", task_run_name="pretrain_prompts-{modules}")
 def pretrain_prompts(
-    reader: Artifact, upstream: list[DatasetArtifact], modules: int, settings: dict[str, Any], device: str
+    reader: Artifact,
+    upstream: list[DatasetArtifact],
+    held_out: list[DatasetArtifact],
+    modules: int,
+    settings: dict[str, Any],
+    device: str,
 ) -> ModelArtifact:
     """`modules` prompts and a router over all upstream tasks, the reader frozen; `score` is on validation.
 
     Args:
+        held_out: the new tasks, as above.
         settings: those of the forms (questions, options, max_length), of the prompts (length, dimensions, scale,
             temperature), and of the training (batch_size, prompt_steps, prompt_rate, router_rate: a factor on it).
     """
@@ -79,8 +92,9 @@ def pretrain_prompts(
     s, seed = settings, PRETRAINED
     frozen, tokenizer = _reader(reader)
     model = RoutedReader(frozen, _modules(frozen, modules, len(upstream), s, seed))
-    tables = [upstream_examples(data, tokenizer, s, "train") for data in upstream]
-    held = [upstream_examples(data, tokenizer, s, "validation") for data in upstream]
+    hidden = _texts_of(held_out)
+    tables = [upstream_examples(data, tokenizer, s, "train", hidden) for data in upstream]
+    held = [upstream_examples(data, tokenizer, s, "validation", hidden) for data in upstream]
     turn = _in_turn(tables, s["batch_size"], seed)
 
     def batch_at(step: int) -> dict[str, Any]:
@@ -191,13 +205,15 @@ def adapt_prompts(
     )  # fmt: skip
 
 
-def upstream_examples(data: DatasetArtifact, tokenizer: Any, settings: dict[str, Any], split: str) -> Any:
-    """Rows of one split of an upstream task in its form, at most `examples` of them."""
+def upstream_examples(
+    data: DatasetArtifact, tokenizer: Any, settings: dict[str, Any], split: str, hidden: set[str]
+) -> Any:
+    """Rows of one split of an upstream task in its form, at most `examples` of them, none with a hidden text."""
     import random
 
     from paperflows.components.prompts.reading import form_of, read
 
-    rows = read_split(data, split)
+    rows = [row for row in read_split(data, split) if _fold(row["text"]) not in hidden]
     random.Random(0).shuffle(rows)
     labels = [] if "choices" in rows[0] else sorted({str(r["label"]) for r in read_split(data, "train")})
     most = settings["examples"] if split == "train" else min(settings["examples"], 200)
@@ -205,6 +221,14 @@ def upstream_examples(data: DatasetArtifact, tokenizer: Any, settings: dict[str,
         rows[:most], form_of(data["name"], settings["questions"]), tokenizer, labels=labels,
         options=settings["options"], max_length=settings["max_length"], seed=0,
     )  # fmt: skip
+
+
+def _texts_of(datasets: list[DatasetArtifact]) -> set[str]:
+    return {_fold(row["text"]) for data in datasets for split in data["rows"] for row in read_split(data, split)}
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _shots(shots: ShotsArtifact, tokenizer: Any, settings: dict[str, Any], seed: int) -> dict[str, Any]:
