@@ -62,8 +62,8 @@ def draw_shots(
         unknown = {str(row["label"]) for row in rows} - set(found.labels)
         if unknown:
             raise InputError(f"dataset {data['name']!r}: its label {min(unknown)!r} is not in its template")
-    train, dev = few_shot(rows, train=shots, dev=shots, seed=seed)
     test = read_split(data, "test" if "test" in data["rows"] else "validation")
+    train, dev = few_shot(rows, train=shots, dev=shots, seed=seed, without=test)
     random.Random(0).shuffle(test)
     with new_artifact() as (folder, artifact):
         for split, some in zip(SPLITS, (train, dev, test[:evaluated]), strict=True):

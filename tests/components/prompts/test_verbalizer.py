@@ -110,5 +110,7 @@ def test_shots_are_balanced_disjoint_and_without_copies():
     texts = [r["text"] for r in train + dev]
     assert len(set(texts)) == len(texts) == 30
     assert few_shot(rows, train=6, dev=9, seed=3) == (train, dev) != few_shot(rows, train=6, dev=9, seed=4)
+    hidden = [{"text": "text  7", "label": "a"}]
+    assert "Text 7" not in [r["text"] for some in few_shot(rows, train=6, dev=8, seed=3, without=hidden) for r in some]
     with pytest.raises(InputError, match=r"label 'a' has 15 different examples; 8 \+ 8"):
         few_shot(rows, train=8, dev=8, seed=0)
