@@ -8,6 +8,8 @@ from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import Artifact, new_artifact
 from paperflows.tasks.training import ModelArtifact, fit
 
+HELD_OUT = 200  # sentences that adaptation leaves out, to score the masked LM on
+
 
 @cached_task(name="train_masked_lm", task_run_name="train_masked_lm")
 def train_masked_lm(
@@ -72,3 +74,64 @@ def fetch_masked_lm(model: str) -> ModelArtifact:
         load_pretrained(AutoModelForMaskedLM, model).save_pretrained(folder)
         load_tokenizer(model).save_pretrained(folder)
     return ModelArtifact(**artifact, name=model, score=None, history=[])
+
+
+@cached_task(name="adapt_masked_lm", task_run_name="adapt_masked_lm")
+def adapt_masked_lm(
+    model: str,
+    sentences: Artifact,
+    max_length: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    encoder_rate: float,
+    seed: int,
+    device: str,
+) -> ModelArtifact:
+    """A masked LM of the pretrained encoder `model`: a head where it lacks one, trained on unlabelled sentences.
+
+    Its `score` is the accuracy on masked tokens of sentences that the training did not see.
+
+    Args:
+        encoder_rate: factor on the learning rate of the encoder; 0 leaves it as it is, and so do 0 steps.
+    """
+    import torch
+
+    from paperflows.components.models.masked_lm_head import masked_accuracy, with_masked_lm_head
+    from paperflows.components.models.pretrained import load_tokenizer
+    from paperflows.components.models.tiny_bert import mask_tokens, masked_lm_loss
+    from paperflows.components.training.batching import Batches, TokenTable
+
+    built, _ = with_masked_lm_head(model, seed=seed)
+    bert: Any = built
+    tokenizer = load_tokenizer(model)
+    texts = read_sentences(sentences)
+    held, texts = texts[:HELD_OUT], texts[HELD_OUT:]
+    table = TokenTable.from_texts(texts, tokenizer, max_length=max_length)
+    batches = Batches(batch_size=batch_size, seed=seed, lengths=table.lengths)
+    if not encoder_rate:
+        bert.base_model.requires_grad_(False)
+
+    def batch_at(step: int) -> dict[str, Any]:
+        rows = batches.at(step)
+        ids, mask = table.pad(rows)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        corrupted, labels = mask_tokens(ids, mask, tokenizer=tokenizer, share=0.15, generator=generator)
+        return {"tokens": corrupted, "mask": mask, "labels": labels, "ids": rows.tolist()}
+
+    def loss_fn(trained: Any, batch: Any) -> Any:
+        return masked_lm_loss(trained, batch["tokens"], batch["mask"], batch["labels"])
+
+    history: list[dict[str, float]] = []
+    if steps:
+        settings = {"model": model, "steps": steps, "learning_rate": learning_rate, "seed": seed}
+        done = fit(
+            "adapt_masked_lm", settings, bert, batch_at, loss_fn, steps, learning_rate, seed, device,
+            rates={f"{bert.base_model_prefix}.": encoder_rate},
+        )  # fmt: skip
+        history = done.history
+    score = masked_accuracy(bert, tokenizer, held, max_length=max_length, seed=seed)
+    with new_artifact() as (folder, artifact):
+        bert.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return ModelArtifact(**artifact, name="masked_lm", score=score, history=history)

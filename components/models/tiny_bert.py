@@ -90,7 +90,9 @@ def mask_tokens(
 
 def masked_lm_loss(model: nn.Module, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
     """Mean negative log-likelihood in nats of the chosen tokens; the vocabulary is scored only where needed."""
-    hidden = model.bert(input_ids=ids, attention_mask=mask).last_hidden_state  # type: ignore[operator]
+    masked_lm: Any = model
+    hidden = masked_lm.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
     chosen = labels != -100
-    logits = model.cls(hidden[chosen])  # type: ignore[operator]
+    head = getattr(masked_lm, "cls", None) or masked_lm.lm_head
+    logits = head(hidden[chosen])
     return F.cross_entropy(logits.float(), labels[chosen])

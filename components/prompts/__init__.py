@@ -1,0 +1,1 @@
+"""Soft prompts for frozen encoders: placed, generated, combined, found with and without gradients."""

@@ -1,0 +1,158 @@
+"""Any task as reading comprehension: question, options, text; the answer is the span of one of the options.
+
+One head serves all tasks: an option's score is the start logit at its first token plus the end logit at its last (the
+logarithm of the product of the two). Options stand in an order drawn anew for each example, so that no place of an
+option can stand for a label.
+
+Letters: N examples, B batch, T tokens, C options, D width. Source: MP2 (Sun et al. 2023), section 3.1.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from paperflows.components.errors import InputError
+from paperflows.components.prompts.encoder import How, Prompt, PromptEncoder
+from paperflows.components.training.batching import TokenTable
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Form:
+    """The question of a task, and label -> phrase; a label without one stands for itself."""
+
+    question: str
+    options: Mapping[str, str]
+
+    def phrase(self, label: str) -> str:
+        """What stands for a label."""
+        return self.options.get(label, label)
+
+
+@cache
+def _known() -> dict[str, Any]:
+    import yaml
+
+    return dict(yaml.safe_load((Path(__file__).parent / "questions.yaml").read_text(encoding="utf-8")))
+
+
+def form_of(dataset: str, own: Mapping[str, Any] | None = None) -> Form:
+    """The form of a dataset: the user's own, else that of questions.yaml.
+
+    Raises:
+        InputError: there is none, or it has no question.
+    """
+    known = {**_known(), **(own or {})}
+    if dataset not in known:
+        raise InputError(
+            f"dataset {dataset!r} has no question: give one, such as questions.{dataset}="
+            "{question: Is it good or bad ?, options: {positive: good, negative: bad}}"
+        )
+    found = known[dataset]
+    if not isinstance(found, Mapping) or not found.get("question"):
+        raise InputError(f"questions.{dataset}: expected the key question")
+    return Form(str(found["question"]), {str(k): str(v) for k, v in (found.get("options") or {}).items()})
+
+
+@dataclass(frozen=True)
+class Reading:
+    """N examples: tokens, the first and last token of each option (N, C, 2), and which is right (N,)."""
+
+    table: TokenTable
+    spans: Tensor
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def batch(self, rows: np.ndarray) -> dict[str, Any]:
+        """tokens, mask (B, T), spans (B, C, 2), target (B,) of these rows."""
+        tokens, mask = self.table.pad(rows)
+        at = torch.from_numpy(rows)
+        return {"tokens": tokens, "mask": mask, "spans": self.spans[at], "target": self.target[at]}
+
+    def groups(self, size: int) -> list[dict[str, Any]]:
+        """All examples in batches of at most `size`, longest first."""
+        order = np.argsort(-self.table.lengths, kind="stable")
+        return [self.batch(order[start : start + size]) for start in range(0, len(order), size)]
+
+
+def read(
+    rows: Rows, form: Form, tokenizer: Any, *, labels: Sequence[str], options: int, max_length: int, seed: int
+) -> Reading:
+    """Rows of classification, or of multiple choice, as reading comprehension.
+
+    Args:
+        labels: all classes of the task; not read for multiple choice.
+        options: most of them in one example: the right one and others drawn at random.
+        seed: of that draw and of the options' order.
+
+    Raises:
+        InputError: question and options leave no room for the text, or an option has no token.
+    """
+    random = np.random.default_rng(seed)
+    first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
+
+    def tokens(texts: Sequence[str]) -> list[list[int]]:
+        return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+
+    question = tokens([form.question])[0]
+    texts, seconds = tokens([r["text"] for r in rows]), tokens([r.get("text_pair") or "" for r in rows])
+    given = [list(map(str, r["choices"])) if "choices" in r else None for r in rows]
+    phrases = sorted({form.phrase(x) for label in given if label for x in label} | {form.phrase(x) for x in labels})
+    pieces = dict(zip(phrases, tokens(phrases), strict=True))
+    if empty := [phrase for phrase, some in pieces.items() if not some]:
+        raise InputError(f"option {empty[0]!r} has no token in this vocabulary")
+    made, spans, target = [], [], []
+    for row, text, second, choices in zip(rows, texts, seconds, given, strict=True):
+        right = choices[row["answer"]] if choices else str(row["label"])
+        others = [x for x in (choices or labels) if x != right]
+        drawn = random.permutation(len(others))[: min(options, len(choices or labels)) - 1]
+        shown = [right, *(others[i] for i in drawn)]
+        order = random.permutation(len(shown))
+        ids, places = [first, *question, last], np.zeros((len(shown), 2), dtype=np.int64)
+        for at in order:
+            piece = pieces[form.phrase(shown[at])]
+            places[at] = len(ids), len(ids) + len(piece) - 1
+            ids += [*piece, last]
+        room = max_length - len(ids) - (2 if second else 1)
+        if room < 1:
+            raise InputError(f"max_length {max_length} leaves no room for a text after {form.question!r}")
+        second = second[: max(room // 2, room - len(text))]
+        ids += [*text[: room - len(second)], last, *([*second, last] if second else [])]
+        made.append(ids)
+        # the right option's row is shuffled too: a target that is always 0 would hide an error in the spans
+        shuffled = random.permutation(len(shown))
+        spans.append(places[shuffled])
+        target.append(int(np.flatnonzero(shuffled == 0)[0]))
+    return Reading(
+        TokenTable(made, pad_id=tokenizer.pad_token_id), torch.from_numpy(np.stack(spans)), torch.tensor(target)
+    )
+
+
+class Reader(nn.Module):
+    """An encoder with one span head for every task.
+
+    Args:
+        encoder: BERT-like.
+        how: what a prompt does where an earlier one stands.
+    """
+
+    def __init__(self, encoder: nn.Module, *, how: How = "add") -> None:
+        super().__init__()
+        self.encoder, self.how = PromptEncoder(encoder), how
+        self.span = nn.Linear(self.encoder.width, 2)
+
+    def forward(self, batch: Mapping[str, Any], prompts: Mapping[int, Prompt] | None = None) -> Tensor:
+        """tokens, mask (B, T) and spans (B, C, 2) -> scores of the options (B, C)."""
+        stream = self.encoder.start(batch["tokens"], batch["mask"])
+        text = self.encoder.advance(stream, prompts, how=self.how).text
+        start, end = self.span(text).unbind(-1)
+        return start.gather(1, batch["spans"][..., 0]) + end.gather(1, batch["spans"][..., 1])

@@ -1,0 +1,64 @@
+"""The papers on prompts by the installed command, on the built-in corpora: everything runs, nothing is learnt."""
+
+import json
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def run(project, slug, *sets):
+    done = project.run("run", slug, "--profile", "smoke", *[part for s in sets for part in ("--set", s)])
+    assert done.returncode == 0, done.stderr
+    (path,) = (project.root / "runs").glob(f"{slug}-*/report.json")
+    report = json.loads(path.read_text())
+    return report, {claim["id"]: claim for claim in report["claims"]}, path.parent
+
+
+def test_lpt(connected):
+    report, claims, folder = run(connected, "lpt")
+    assert list(claims) == ["late_beats_input", "generated_beats_free", "late_keeps_full", "step_speed", "step_memory"]
+    metrics = report["metrics"]
+    # half of six layers' activations or fewer, and the stored states change no answer
+    assert metrics["stored.different"] == 0 and claims["step_memory"]["effect"] < 0.9
+    assert metrics["step.late.megabytes"] < metrics["step.input.megabytes"] < metrics["step.full.megabytes"]
+    assert metrics["trained.input"] == 2 * 384 and metrics["trained.full"] > 2e7
+    assert metrics["world_questions.late.layer"] in (2, 4) and metrics["world_questions.layer2.bits"] >= 0
+    assert {p.stem for p in (folder / "plots").glob("*.png")} == {"accuracy", "claims", "information", "layers"}
+    refused = connected.run(
+        "run", "lpt", "--profile", "smoke", "--set", "datasets.builtin.tasks=[world_pairs_class]", "--set",
+        "templates={world_pairs_class: {pattern: '{text} {mask}', words: {paraphrase: good}}}",
+    )  # fmt: skip
+    assert refused.returncode == 2 and "'not_paraphrase' is not in its template" in refused.stderr
+
+
+def test_bbtv2(connected):
+    report, claims, folder = run(connected, "bbtv2")
+    assert list(claims) == [
+        "layers_beat_input", "layers_beat_random", "input_beats_random", "layers_beat_manual", "keeps_gradient",
+        "prefix_speed",
+    ]  # fmt: skip
+    metrics = report["metrics"]
+    assert metrics["bbtv2.calls"] == metrics["bbt.calls"] == metrics["random.calls"] == 24
+    # six populations of four, each from its own layer up; BBT passes all six layers
+    assert metrics["bbt.layers_a_call"] == 6.0 and 3.5 <= metrics["bbtv2.layers_a_call"] < 4.0
+    assert metrics["prefix.layers_ratio"] == pytest.approx(12 / 7) and metrics["prefix.largest_difference"] < 1e-3
+    assert 0 <= metrics["masked_lm.accuracy"] < 0.5 and "world_questions.manual_words.accuracy" in metrics
+    assert {p.stem for p in (folder / "plots").glob("*.png")} == {"accuracy", "claims", "search"}
+
+
+def test_mp2(connected):
+    report, claims, folder = run(connected, "mp2")
+    assert list(claims) == [
+        "english_modular_beats_scratch", "english_modular_beats_single", "english_modular_beats_uniform",
+        "english_router_search_beats_scratch",
+    ]  # fmt: skip
+    metrics = report["metrics"]
+    arms = ("modular", "uniform", "single", "scratch", "full", "search_router", "search_both", "search_scratch")
+    assert all(0 <= metrics[f"world_questions.{arm}.accuracy"] <= 1 for arm in arms)
+    assert 0 < metrics["english.upstream.reader"] < 1 and "english.upstream.modular" in metrics
+    assert {p.stem for p in (folder / "plots").glob("*.png")} == {"claims", "english", "english_router"}
+    refused = connected.run(
+        "run", "mp2", "--profile", "smoke", "--set", "datasets.builtin.english.downstream=[world_reviews]"
+    )
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
