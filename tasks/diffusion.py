@@ -50,7 +50,7 @@ def prepare_corpus(
     from safetensors.torch import save_file
 
     from paperflows.components.data.jsonl import write_jsonl
-    from paperflows.components.models.masked_lm import cut_tokenizer
+    from paperflows.components.models.cut_vocabulary import cut_tokenizer
     from paperflows.components.models.pretrained import load_tokenizer
 
     texts: dict[str, list[str]] = {}
@@ -273,7 +273,7 @@ def _denoiser(
 
     from paperflows.components.diffusion.denoiser import Denoiser
     from paperflows.components.diffusion.schedule import Schedule
-    from paperflows.components.models.masked_lm import start_masked_lm
+    from paperflows.components.models.cut_vocabulary import start_masked_lm
 
     tokenizer = _tokenizer(corpus)
     counts = load_file(open_artifact(corpus) / COUNTS)["counts"]

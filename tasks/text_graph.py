@@ -58,7 +58,7 @@ class World:
         """The encoder's first layers as a masked LM."""
         import torch
 
-        from paperflows.components.models.masked_lm import start_masked_lm
+        from paperflows.components.models.cut_vocabulary import start_masked_lm
 
         counts = torch.zeros(len(self.tokenizer), dtype=torch.long)
         for ids in self.tokenizer([row["text"] for row in self.rows], add_special_tokens=False)["input_ids"]:

@@ -9,7 +9,7 @@ from paperflows.components.diffusion.denoiser import Denoiser
 from paperflows.components.diffusion.diversity import bleu_against, self_bleu
 from paperflows.components.diffusion.sampling import gibbs, sample
 from paperflows.components.diffusion.schedule import Schedule
-from paperflows.components.models.masked_lm import start_bias, start_head
+from paperflows.components.models.cut_vocabulary import start_bias, start_head
 from paperflows.components.models.tiny_bert import tiny_bert
 
 COUNTS = torch.tensor([60, 30, 10, 0])
