@@ -140,6 +140,12 @@ def test_titles_in_a_text():
     ]  # fmt: skip
 
 
+def test_what_was_found_stays_when_only_the_rest_is_asked_for():
+    judge = reader()
+    rest = Ask(0, (part_of(QUESTION, "South Sudan"),), (0, 1), (6, 2, 7, 8))
+    assert set(judge.select([rest], 3)[0]) == {0, 1, 2}
+
+
 def test_nothing_is_asked_for_twice():
     judge = reader()
     ask = Ask(0, (QUESTION,), (0,))
