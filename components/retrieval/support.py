@@ -41,14 +41,18 @@ def choose_covering(gains: NDArray[np.float64], keep: int) -> list[int]:
     return chosen
 
 
-def best_f1_threshold(probability: NDArray[np.float32], label: NDArray[np.bool_]) -> float:
-    """The threshold t for which `probability > t` has the best F1 on (N,) labels; 0.5 where all are false."""
+def best_f_threshold(probability: NDArray[np.float32], label: NDArray[np.bool_], *, beta: float = 1.0) -> float:
+    """The threshold t for which `probability > t` has the best F-beta on (N,) labels; 0.5 where all are false.
+
+    Args:
+        beta: below 1, precision counts more than recall.
+    """
     if not label.any():
         return 0.5
     order = np.argsort(-probability, kind="stable")
     hit = np.cumsum(label[order])
-    f1 = 2 * hit / (np.arange(1, len(label) + 1) + label.sum())
-    best = int(f1.argmax())
+    score = (1 + beta**2) * hit / (np.arange(1, len(label) + 1) + beta**2 * label.sum())
+    best = int(score.argmax())
     after = probability[order[best + 1]] if best + 1 < len(label) else 0.0
     return float((probability[order[best]] + after) / 2)
 
