@@ -112,7 +112,7 @@ def train_support(
     texts, places = [part for part, *_ in checks], [place for _, place, *_ in checks]
     logits = model.cpu().score(texts, [shown(passages[place]) for place in places], cosine(texts, places))
     truth = np.array([pair[2:] for pair in checks], bool).reshape(-1, 2)
-    chance = 1 / (1 + np.exp(-logits))
+    chance = (1 / (1 + np.exp(-logits))).astype(np.float32)
     # a verifier that says yes too early ends the search; one that says no too often only costs a round
     thresholds = [best_f_threshold(chance[:, i], truth[:, i], beta=beta) for i, beta in enumerate((1.0, 0.5))]
     with new_artifact() as (folder, artifact):
