@@ -40,13 +40,22 @@ class Retrieval(Section):
     reading: int = Field(ge=1, description="Passages that the reader sees")
 
 
+class Most(Section):
+    """Texts of a pool in each part, at most."""
+
+    train: int = Field(ge=1, description="What the heads learn from")
+    validation: int = Field(ge=1, description="What sets thresholds and numbers of neighbours")
+    test: int = Field(ge=1, description="Requests in unseen wordings")
+    unseen: int = Field(ge=1, description="Requests from sources that no head is trained on")
+
+
 class Uar(FlowParameters):
     """Parameters of the flow `uar`."""
 
     sources: BySource[Source]
     asking: float = Field(ge=0, lt=1, description="Share of requests with words that ask for a lookup")
     forbidding: float = Field(ge=0, lt=1, description="Share with words that do not, as hard negatives")
-    most: dict[str, int] = Field(description="Part (train, validation, test, unseen) -> texts of a pool at most")
+    most: Most
     mix: int = Field(ge=10, description="Requests of a balanced mix at most")
     model: ClosedBookSettings
     heads: Heads
@@ -83,7 +92,7 @@ def uar(params: Uar) -> dict[str, Any]:
         source, r = params.sources.of(params.data), params.retrieval
         data = [load_dataset("builtin" if p.builtin else params.data, p.dataset) for p in source.pools]
         others = [load_dataset(params.data, name) for name in source.distractors]
-        requests = build_requests(list(source.pools), data, params.most, params.asking, params.forbidding)
+        requests = build_requests(list(source.pools), data, params.most.model_dump(), params.asking, params.forbidding)
 
         knowledge = recall_answers(requests, params.model, params.seeds[0], params.device)
         deciders = [

@@ -4,6 +4,7 @@ A request is a text of a pool (facts, timed, other), bare or with words around i
 Those words differ between training and test, and so do the words of negative examples.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -155,6 +156,7 @@ def balanced(cells: Sequence[str], *, most: int, seed: int) -> list[int]:
     sides = [[c for c in by_cell if SHOULD_RETRIEVE[c] is wanted] for wanted in (True, False)]
     if not all(sides):
         return []
-    half = min([most // 2, *(len(side) * len(by_cell[c]) for side in sides for c in side)])
+    unit = math.lcm(*map(len, sides))
+    half = min([most // 2, *(len(side) * len(by_cell[c]) for side in sides for c in side)]) // unit * unit
     rng = Random(seed)
     return sorted(p for side in sides for c in sorted(side) for p in rng.sample(by_cell[c], half // len(side)))

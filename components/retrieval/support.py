@@ -41,14 +41,18 @@ def choose_covering(gains: NDArray[np.float64], keep: int) -> list[int]:
     return chosen
 
 
-def best_f1_threshold(probability: NDArray[np.float32], label: NDArray[np.bool_]) -> float:
-    """The threshold t for which `probability > t` has the best F1 on (N,) labels; 0.5 where all are false."""
+def best_f_threshold(probability: NDArray[np.float32], label: NDArray[np.bool_], *, beta: float = 1.0) -> float:
+    """The threshold t for which `probability > t` has the best F-beta on (N,) labels; 0.5 where all are false.
+
+    Args:
+        beta: below 1, precision counts more than recall.
+    """
     if not label.any():
         return 0.5
     order = np.argsort(-probability, kind="stable")
     hit = np.cumsum(label[order])
-    f1 = 2 * hit / (np.arange(1, len(label) + 1) + label.sum())
-    best = int(f1.argmax())
+    score = (1 + beta**2) * hit / (np.arange(1, len(label) + 1) + beta**2 * label.sum())
+    best = int(score.argmax())
     after = probability[order[best + 1]] if best + 1 < len(label) else 0.0
     return float((probability[order[best]] + after) / 2)
 
@@ -121,9 +125,9 @@ class SupportReader:
         return len(self._known)
 
     def select(self, asks: Sequence[Ask], keep: int) -> list[list[int]]:
-        """The passages that cover the question and this round's queries best, as a set."""
+        """The set of passages that covers the question, its parts so far and this round's queries best."""
         shown = [[*ask.chosen, *ask.window] for ask in asks]
-        parts = [tuple(dict.fromkeys((self._questions[ask.question], *ask.queries))) for ask in asks]
+        parts = self._needed(asks)
         near = self._nearest(parts, shown)
         self.probabilities([pair for some in near for pair in some])
         picked = []
@@ -134,6 +138,18 @@ class SupportReader:
                 gains[row[part], column[place]] = self._known[part, place].max()
             picked.append([places[i] for i in choose_covering(gains, keep)])
         return picked
+
+    def _needed(self, asks: Sequence[Ask]) -> list[tuple[str, ...]]:
+        """What passages are chosen for; in the first round that is the question alone."""
+        first = [ask.queries == (self._questions[ask.question],) for ask in asks]
+        later = [(ask.question, ask.chosen) for ask, alone in zip(asks, first, strict=True) if not alone]
+        readings = iter(self.read(later))
+        return [
+            ask.queries
+            if alone
+            else tuple(dict.fromkeys((self._questions[ask.question], *next(readings).parts, *ask.queries)))
+            for ask, alone in zip(asks, first, strict=True)
+        ]
 
     def verify(self, asks: Sequence[Ask]) -> list[bool]:
         """Whether every part of the question has an answer in the chosen passages."""

@@ -57,7 +57,7 @@ def build_pairs(
         if linking:
             right[text] = dict.fromkeys(sorted(linking), (1, 0))
             for part, place in parts_of(question, passages, links).items():
-                right[part] = {place: (1, 1)}
+                right[part] = {**dict.fromkeys(sorted(linking), (0, 0)), place: (1, 1)}
         else:
             right[text] = dict.fromkeys(sorted(holders), (1, 1))
         for part, good in right.items():

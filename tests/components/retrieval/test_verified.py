@@ -15,7 +15,7 @@ from paperflows.components.retrieval.citations import (
     shuffled,
 )
 from paperflows.components.retrieval.names import TitleLinks
-from paperflows.components.retrieval.support import SupportReader, best_f1_threshold, choose_covering, part_of
+from paperflows.components.retrieval.support import SupportReader, best_f_threshold, choose_covering, part_of
 from paperflows.components.retrieval.verified import Ask, Settings, retrieve_verified
 
 PASSAGES = [
@@ -120,17 +120,21 @@ def test_greedy_cover_is_near_the_best_set(rows, keep):
     assert gains[:, chosen].max(1).sum() >= (1 - 1 / np.e) * best - 0.01
 
 
-@given(st.lists(st.tuples(st.floats(0.01, 0.99), st.booleans()), min_size=1, max_size=25))
-def test_threshold_of_the_best_f1(pairs):
-    chance, label = np.array([p for p, _ in pairs], np.float32), np.array([b for _, b in pairs])
+@pytest.mark.parametrize("beta", [1.0, 0.5])
+@given(st.lists(st.tuples(st.integers(1, 99), st.booleans()), min_size=1, max_size=25, unique_by=lambda pair: pair[0]))
+def test_threshold_of_the_best_f(beta, pairs):
+    chance, label = np.array([p / 100 for p, _ in pairs], np.float32), np.array([b for _, b in pairs])
 
-    def f1(cut):
+    def f(cut):
         said = chance > cut
-        return 2 * (said & label).sum() / max(1, said.sum() + label.sum())
+        if not (said & label).any():
+            return 0.0
+        precision, recall = label[said].mean(), said[label].mean()
+        return (1 + beta**2) * precision * recall / (beta**2 * precision + recall)
 
-    if label.any() and len(set(chance.tolist())) == len(chance):
-        best = max(f1(cut) for cut in [*chance.tolist(), 0.0])
-        assert f1(best_f1_threshold(chance, label)) == pytest.approx(best)
+    if label.any():
+        best = max(f(cut) for cut in np.arange(-0.005, 1, 0.01))
+        assert f(best_f_threshold(chance, label, beta=beta)) == pytest.approx(best)
 
 
 def test_titles_in_a_text():
@@ -138,6 +142,12 @@ def test_titles_in_a_text():
     assert links.named_in("South Sudan borders Niger; Sudan, Niger and Port-au-Prince") == [
         "South Sudan", "Niger", "Sudan", "Port-au-Prince",
     ]  # fmt: skip
+
+
+def test_what_was_found_stays_when_only_the_rest_is_asked_for():
+    judge = reader()
+    rest = Ask(0, (part_of(QUESTION, "South Sudan"),), (0, 1), (6, 2, 7, 8))
+    assert set(judge.select([rest], 3)[0]) == {0, 1, 2}
 
 
 def test_nothing_is_asked_for_twice():
