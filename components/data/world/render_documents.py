@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from paperflows.components.data.world.facts import Fact, facts, facts_of_smaller_cities
+from paperflows.components.data.world.facts import Fact, facts, facts_by_subject, facts_of_smaller_cities
 from paperflows.components.data.world.hashing import choose, part_of, stable_number
 from paperflows.components.data.world.render_facts import fact_sentence
 
@@ -127,6 +127,9 @@ def _chain() -> Iterator[tuple[str, Row]]:
         relation = choose(tuple(_OF_ONE), "chain relation", link.subject)
         if found := about.get((relation, str(link.object))):
             answer, place = found[0]
+            said = [link.subject, *(str(fact.object) for fact in facts_by_subject()[link.subject])]
+            if any(answer in text.replace("_", " ") for text in said):
+                continue  # its own name or its time zone may bear the answer's: then the link alone would do
             question = choose(_OF_ONE[relation], "chain", link.subject).format(link.subject)
             yield link.subject, _row("chain", link.subject, question, [answer], [_place(link), place])
 
