@@ -57,8 +57,14 @@ def fold(text: str) -> str:
 
 def holds_answer(text: str, answers: Sequence[str]) -> bool:
     """Whether any of the answers stands in the text, as whole words."""
-    folded = f" {fold(text)} "
-    return any(f" {fold(answer)} " in folded for answer in answers if fold(answer))
+    folded = f" {_words(text)} "  # with its articles: "... in Mexico. The city of ..." does not say Mexico City
+    return any(f" {said} " in folded for answer in answers if (said := _words(answer, bare=True)))
+
+
+def _words(text: str, *, bare: bool = False) -> str:
+    """Words without case and punctuation; `bare`: without an article in front."""
+    words = "".join(c if c.isalnum() else " " for c in text.casefold()).split()
+    return " ".join(words[1:] if bare and len(words) > 1 and words[0] in ("a", "an", "the") else words)
 
 
 @torch.inference_mode()
