@@ -66,7 +66,8 @@ def draw_shots(
     train, dev = few_shot(rows, train=shots, dev=shots, seed=seed, without=test)
     random.Random(0).shuffle(test)
     with new_artifact() as (folder, artifact):
-        for split, some in zip(SPLITS, (train, dev, test[:evaluated]), strict=True):
+        drawn: dict[str, list[Any]] = {"train": train, "dev": dev, "test": test[:evaluated]}
+        for split, some in drawn.items():
             write_jsonl(folder / f"{split}.jsonl", [dict(row) for row in some])
     pair = bool(train[0].get("text_pair"))
     return ShotsArtifact(**artifact, dataset=data["name"], pair=pair, template=template)
