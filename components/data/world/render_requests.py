@@ -128,7 +128,7 @@ _NAMES = (
     "Farid",
     "Grace",
     "Hugo",
-    "Ines",
+    "Irma",
     "Jonas",
     "Kira",
     "Liam",
