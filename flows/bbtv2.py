@@ -201,6 +201,8 @@ def describe(found: Any, params: Bbtv2, searched: Any, tuned: Any, words: Any, t
     found.model = params.encoder.model
     found.notes = [
         "No gradient is computed and no weight changes in a search: asserted in every one, by a hash of all weights.",
+        f"{params.search.budget} calls are {params.search.budget // (params.search.population * depth)} populations "
+        "for each layer; the paper takes 8,000 calls.",
         f"prefix.layers_ratio is what stored prefixes can gain at {depth} layers by counting layers.",
     ]
     if words:

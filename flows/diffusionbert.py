@@ -219,6 +219,8 @@ def describe(
         f"{corpus['sentences']['train']} training texts of {corpus['tokens']} pieces. The bound is exact for the "
         "process that each denoiser was trained with; `official` is the original code's figure, which is no bound "
         "under a spindle schedule and must not be compared across schedules.",
+        "BLEU minus self-BLEU is one figure for quality and diversity; it depends on the numbers of samples and of "
+        "references, which are the same for all here, and is no comparison at equal diversity (see quality.png).",
         "Strides are the most calls of the network a sample may cost: a denoiser that does not know the time is not "
         "asked again where nothing changed (`calls` counts).",
     ]

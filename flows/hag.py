@@ -284,6 +284,11 @@ def describe(
     ]
     if same:
         found.notes.append("The best configurations of all families coincide: this run has no power to tell.")
+    if recorded:
+        found.notes.append(
+            "The recorded answers differ by prompt and temperature; nearly all that a choice can gain there lies in "
+            "the prompt."
+        )
     found.children = [
         (f"tuned-seed{seed}", {"seed": seed}, model["history"]) for seed, model in zip(params.seeds, tuned, strict=True)
     ]

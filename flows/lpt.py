@@ -54,7 +54,8 @@ def lpt(params: Lpt) -> dict[str, Any]:
     with open_run("lpt", PAPER.title, params) as found:
         names = params.datasets.of(params.data)
         data = [load_dataset(params.data, name, ["classification", "classification of a pair"]) for name in names.tasks]
-        texts = [load_dataset(params.data, name) for name in names.unlabelled]
+        more = names.unlabelled if params.encoder.head == "words" else ()
+        texts = [load_dataset(params.data, name) for name in more]
         model = prepare_encoder(params.encoder, [*data, *texts], data, params.device)
         shots = [
             [draw_shots(d, params.shots, params.evaluated, params.templates, seed) for d in data]

@@ -82,7 +82,7 @@ BASELINES = {
     "skr": "nearest known and unknown questions (SKR)",
     "direct": "one head trained on the decision",
 }
-MIXES = {"test": "requests in unseen wordings", "unseen": "sources that no head was trained on"}
+MIXES = {"test": "requests in unseen wordings", "unseen": "kinds of requests and texts that no head was trained on"}
 
 
 @flow(name="uar", timeout_seconds=24 * 3600, task_runner=runner())
@@ -171,7 +171,8 @@ def describe(
     found.notes = [
         "The model that answers from memory has read 19 in 20 questions of some topics and 1 in 20 of the others; a "
         "question counts as known when this model answers it right. Its answers, not another's, label the "
-        "self-aware head."
+        "self-aware head. Topics are clusters of the questions' states, so that knowing is easier to tell from a "
+        "state here than with a language model."
         if params.model.kind == "memory"
         else "A question counts as known when the language model's own greedy answer holds a gold answer.",
         "Half of each mix wants a retrieval. The head `direct` sees the same requests, labels and steps as the four.",

@@ -47,6 +47,8 @@ def collect_family(
 ) -> FamilyArtifact:
     """Inputs of a family by split; a source of validation or test is in no other split.
 
+    A dataset without a validation split gives some of its training inputs for it.
+
     Args:
         limits: split -> inputs kept.
     """
@@ -61,7 +63,8 @@ def collect_family(
         for number, split in enumerate(reversed(SPLITS)):
             items: Any = items_of(
                 family.kind,  # type: ignore[arg-type]
-                read_split(data, split), target=family.target, wordings=family.wordings, max_words=max_words,
+                read_split(data, split if split in data["rows"] else "train"),
+                target=family.target, wordings=family.wordings, max_words=max_words,
                 seed=number,
             )  # fmt: skip
             kept = [item for item in items if item.source.casefold() not in taken][: limits[split]]

@@ -110,7 +110,6 @@ def train_denoiser(
         else:
             t = stratified_steps(len(ids), schedule.steps, generator)
             noisy, masked, _, rate = corrupt(ids, noised, t, schedule, special["mask"], generator)
-        masked[~masked.any(1), 1] = True  # a sentence without a mask teaches nothing
         row = masked.nonzero()[:, 0]
         return {
             "noisy": noisy, "mask": mask, "t": t, "masked": masked, "token": ids[masked], "rate": rate[masked],
@@ -121,10 +120,11 @@ def train_denoiser(
     def loss_fn(model: Any, batch: Any) -> Any:
         logp = model(batch["noisy"], batch["mask"], batch["t"], batch["masked"])
         plain = -logp.gather(1, batch["token"][:, None])[:, 0]
+        mean = plain.sum() / max(1, len(plain))  # a batch of early steps may hold no mask
         if process.objective == "masked":
-            return plain.mean()
+            return mean
         terms = bound_terms(logp, batch["token"], batch["rate"], batch["rates"])
-        return schedule.steps * terms.sum() / batch["count"] + s["hybrid"] * plain.mean()
+        return schedule.steps * terms.sum() / batch["count"] + s["hybrid"] * mean
 
     done = fit(
         f"{name}-seed{seed}", {"method": name, "seed": seed, **process.model_dump(), **s}, denoiser, batch_at, loss_fn,
@@ -194,7 +194,7 @@ def write_texts(
     """`count` samples with the lengths of training texts, by strides of the process or (masked objective) by Gibbs.
 
     Args:
-        calls: strides of the process, or Gibbs steps a position times the mean length, at most.
+        calls: strides of the process; Gibbs sampling takes `sweeps` steps a position of the settings instead.
 
     Returns:
         `samples`: artifact with the texts and the way of the first; network calls a sample.

@@ -213,7 +213,7 @@ def upstream_examples(
 
     from paperflows.components.prompts.reading import form_of, read
 
-    rows = [row for row in read_split(data, split) if _fold(row["text"]) not in hidden]
+    rows = [row for row in read_split(data, split) if not hidden & set(map(_fold, _texts(row)))]
     random.Random(0).shuffle(rows)
     labels = [] if "choices" in rows[0] else sorted({str(r["label"]) for r in read_split(data, "train")})
     most = settings["examples"] if split == "train" else min(settings["examples"], 200)
@@ -224,7 +224,17 @@ def upstream_examples(
 
 
 def _texts_of(datasets: list[DatasetArtifact]) -> set[str]:
-    return {_fold(row["text"]) for data in datasets for split in data["rows"] for row in read_split(data, split)}
+    return {
+        _fold(text)
+        for data in datasets
+        for split in data["rows"]
+        for row in read_split(data, split)
+        for text in _texts(row)
+    }
+
+
+def _texts(row: dict[str, Any]) -> list[str]:
+    return [row[field] for field in ("text", "text_pair") if row.get(field)]
 
 
 def _fold(text: str) -> str:

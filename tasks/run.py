@@ -199,7 +199,7 @@ def _write(
         "tables": found.tables,
         "leaderboard": found.leaderboard,
         "artifacts": [{"path": "artifacts", "md5": versions.dvc_md5(outputs)}],
-        "notes": found.notes,
+        "notes": [note for note in found.notes if note],
         "parameters": values,
         "run": {"id": run_id, "mlflow": parent, "prefect": str(flow_run.id)},
         "plots": sorted(path.name for path in (building / "plots").glob("*.png")),

@@ -140,13 +140,14 @@ def ask_relation(graph: Graph, head: str, tail: str) -> int | None:
 
 @dataclass(frozen=True)
 class GraphBatch:
-    """Padded graphs: kind, index and position (B, N), attention (B, N, N) bool, real (B, N) bool."""
+    """Padded graphs: kind, index, position (B, N); attention (B, N, N), real and language (B, N) bool."""
 
     kind: Tensor
     index: Tensor
     position: Tensor
     attention: Tensor
     real: Tensor
+    language: Tensor
 
 
 def collate(graphs: Sequence[Graph], *, full: bool = False) -> GraphBatch:
@@ -177,4 +178,5 @@ def collate(graphs: Sequence[Graph], *, full: bool = False) -> GraphBatch:
         torch.from_numpy(padded([g.position for g in graphs], np.int64)),
         torch.from_numpy(attention),
         torch.from_numpy(inside),
+        torch.from_numpy(language),
     )

@@ -44,8 +44,7 @@ def mask_graphs(
         index = torch.where(chosen & (action < 0.8), mask, torch.where(chosen & (action >= 0.9), other, index))
         target |= chosen
         if kind == ENTITY:
-            language = batch.attention[:, 0] & batch.real  # what [CLS] sees: words and anchors
-            rest = eligible & language & ~chosen
+            rest = eligible & batch.language & ~chosen
             index = torch.where(rest & (action < 0.1), mask, torch.where(rest & (action >= 0.9), other, index))
             target |= rest
     return Masked(index, target)

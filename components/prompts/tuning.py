@@ -139,6 +139,9 @@ def _train_part(method: str, model: PromptedClassifier, *, bottleneck: int, rank
     """Freeze all but the part of `method`, in place."""
     inner = model.encoder.encoder
     model.head.requires_grad_(False)
+    for module in inner.modules():  # frozen parts run without dropout, whatever is trained beside them
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     if method == "adapter":
         add_adapters(inner, bottleneck, seed=seed)
     elif method == "bitfit":

@@ -17,7 +17,8 @@ def test_smoke_run(connected):
     metrics = report["metrics"]
     assert 1 <= metrics["rounds"] <= 4 and metrics["verifier.calls"] == metrics["rounds"]
     for method in ("bm25", "dense", "hybrid", "rerank", "single", "verified"):
-        assert 0 <= metrics[f"citation_recall.{method}"] <= 1 and metrics[f"passage_recall.{method}"] > 0
+        assert metrics[f"citation_recall.{method}"] <= metrics[f"passage_recall.{method}"] + 1e-9
+        assert metrics[f"passage_recall.{method}"] > 0
     trace = [
         json.loads(line) for line in (path.parent / "artifacts" / "trace" / "trace.jsonl").read_text().splitlines()
     ]

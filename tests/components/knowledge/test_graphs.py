@@ -107,3 +107,16 @@ def test_masks_change_with_the_generator_and_cover_each_kind(tokenizer):
     assert 0.4 < kept < 0.75  # one of four entities is masked as a target, the other anchors mostly stay
     relations = one.target & (batch.kind == RELATION)
     assert 0.7 < (one.index[relations] == 0).float().mean() < 0.9
+
+
+def test_seeing_everything_changes_the_attention_and_not_the_targets(tokenizer):
+    graphs, special = [graph_of(tokenizer, share=1.0)] * 50, torch.tensor(tokenizer.all_special_ids)
+    targets = []
+    for full in (False, True):
+        batch = collate(graphs, full=full)
+        masked = mask_graphs(
+            batch, mask_word=tokenizer.mask_token_id, special=special, words=len(tokenizer), entities=5, relations=4,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        targets.append(masked.target)
+    assert torch.equal(*targets)
