@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 
 import pytest
 
@@ -41,17 +42,18 @@ def points(total):
 
 
 class Model:
-    """Answers 5 and 6 in turn; as judge it gives 9 to five, 7 to six."""
+    """Answers 5 and 6 in turn to each question; as judge it gives 9 to five, 7 to six."""
 
     def __init__(self):
-        self.asked = 0
+        self.asked = Counter()
         self.broken = False
 
     def __call__(self, text):
         solutions = re.findall(r"Solution (\d+)(?: \(result: \w+\))?:\n(.*)", text)
         if not solutions:
-            self.asked += 1
-            return f"Two and three are {5 + self.asked % 2}. The answer is {5 + self.asked % 2}."
+            self.asked[text] += 1  # by question: in which order those of several come is chance
+            said = 5 + self.asked[text] % 2
+            return f"Two and three are {said}. The answer is {said}."
         if self.broken:
             return "I would say nine."
         scores = [{"chain": int(n), **points(9 if "are 5." in body else 7)} for n, body in solutions]
