@@ -20,7 +20,8 @@ from paperflows.tasks.data import load_dataset
 from paperflows.tasks.questions import QuestionSet, gather_questions
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
-from paperflows.tasks.verified_retrieval import METHODS, Rounds, SupportTraining, compare_retrieval, train_support
+from paperflows.tasks.support import SupportTraining, train_support
+from paperflows.tasks.verified_retrieval import METHODS, Rounds, compare_retrieval
 
 
 class Source(Section):

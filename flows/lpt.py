@@ -193,6 +193,9 @@ def describe(
         found.metrics["masked_lm.accuracy"] = model["score"]
     found.model = params.encoder.model
     found.notes += [
+        "The late prompt was chosen on dev among "
+        f"{sum(len(params.rates[g]) for g in params.generators) + len(params.layers)} trainings (kinds, rates and "
+        "layers), every other method among its learning rates alone: its lead holds that larger choice too.",
         "Trained parameters differ by method: see trained.*; frozen parts run without dropout in training too.",
         "Late prompts train on stored states of their layer; stored.different counts test answers that this changes.",
         "bits: what a linear probe finds of the labels in the mean last state, a lower bound of mutual information.",

@@ -31,10 +31,8 @@ def train_masked_lm(
     Args:
         characters: most of them in the vocabulary; some thousands give a character encoder for Chinese.
     """
-    import torch
 
-    from paperflows.components.models.tiny_bert import mask_tokens, masked_lm_loss, tiny_bert, train_wordpiece
-    from paperflows.components.training.batching import Batches, TokenTable
+    from paperflows.components.models.tiny_bert import tiny_bert, train_wordpiece
 
     texts = read_sentences(sentences)
     tokenizer = train_wordpiece(texts, vocab_size=vocab_size, characters=characters)
@@ -42,21 +40,10 @@ def train_masked_lm(
     model = tiny_bert(
         vocab_size=len(tokenizer), width=width, layers=layers, heads=heads, positions=max_length, seed=seed
     )
-    table = TokenTable.from_texts(texts, tokenizer, max_length=max_length)
-    batches = Batches(batch_size=batch_size, seed=seed, lengths=table.lengths)
-
-    def batch_at(step: int) -> dict[str, Any]:
-        rows = batches.at(step)
-        ids, mask = table.pad(rows)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        corrupted, labels = mask_tokens(ids, mask, tokenizer=tokenizer, share=0.15, generator=generator)
-        return {"tokens": corrupted, "mask": mask, "labels": labels, "ids": rows.tolist()}
-
-    def loss_fn(trained: Any, batch: Any) -> Any:
-        return masked_lm_loss(trained, batch["tokens"], batch["mask"], batch["labels"])
+    batch_at = _masked_batches(texts, tokenizer, max_length, batch_size, seed)
 
     settings = {"width": width, "layers": layers, "steps": steps, "learning_rate": learning_rate, "seed": seed}
-    done = fit("masked_lm", settings, model, batch_at, loss_fn, steps, learning_rate, seed, device)
+    done = fit("masked_lm", settings, model, batch_at, _loss, steps, learning_rate, seed, device)
     with new_artifact() as (folder, artifact):
         model.save_pretrained(folder)  # type: ignore[operator]
         tokenizer.save_pretrained(folder)
@@ -95,38 +82,24 @@ def adapt_masked_lm(
     Args:
         encoder_rate: factor on the learning rate of the encoder; 0 leaves it as it is, and so do 0 steps.
     """
-    import torch
 
     from paperflows.components.models.masked_lm_head import masked_accuracy, with_masked_lm_head
     from paperflows.components.models.pretrained import load_tokenizer
-    from paperflows.components.models.tiny_bert import mask_tokens, masked_lm_loss
-    from paperflows.components.training.batching import Batches, TokenTable
 
     built, _ = with_masked_lm_head(model, seed=seed)
     bert: Any = built
     tokenizer = load_tokenizer(model)
     texts = read_sentences(sentences)
     held, texts = texts[:HELD_OUT], texts[HELD_OUT:]
-    table = TokenTable.from_texts(texts, tokenizer, max_length=max_length)
-    batches = Batches(batch_size=batch_size, seed=seed, lengths=table.lengths)
+    batch_at = _masked_batches(texts, tokenizer, max_length, batch_size, seed)
     if not encoder_rate:
         bert.base_model.requires_grad_(False)
-
-    def batch_at(step: int) -> dict[str, Any]:
-        rows = batches.at(step)
-        ids, mask = table.pad(rows)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        corrupted, labels = mask_tokens(ids, mask, tokenizer=tokenizer, share=0.15, generator=generator)
-        return {"tokens": corrupted, "mask": mask, "labels": labels, "ids": rows.tolist()}
-
-    def loss_fn(trained: Any, batch: Any) -> Any:
-        return masked_lm_loss(trained, batch["tokens"], batch["mask"], batch["labels"])
 
     history: list[dict[str, float]] = []
     if steps:
         settings = {"model": model, "steps": steps, "learning_rate": learning_rate, "seed": seed}
         done = fit(
-            "adapt_masked_lm", settings, bert, batch_at, loss_fn, steps, learning_rate, seed, device,
+            "adapt_masked_lm", settings, bert, batch_at, _loss, steps, learning_rate, seed, device,
             rates={f"{bert.base_model_prefix}.": encoder_rate},
         )  # fmt: skip
         history = done.history
@@ -135,3 +108,29 @@ def adapt_masked_lm(
         bert.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return ModelArtifact(**artifact, name="masked_lm", score=score, history=history)
+
+
+def _masked_batches(texts: list[str], tokenizer: Any, max_length: int, batch_size: int, seed: int) -> Any:
+    """Step -> batch of texts of like length with 15 % of their tokens masked, by step and seed alone."""
+    import torch
+
+    from paperflows.components.models.tiny_bert import mask_tokens
+    from paperflows.components.training.batching import Batches, TokenTable
+
+    table = TokenTable.from_texts(texts, tokenizer, max_length=max_length)
+    batches = Batches(batch_size=batch_size, seed=seed, lengths=table.lengths)
+
+    def batch_at(step: int) -> dict[str, Any]:
+        rows = batches.at(step)
+        ids, mask = table.pad(rows)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        corrupted, labels = mask_tokens(ids, mask, tokenizer=tokenizer, share=0.15, generator=generator)
+        return {"tokens": corrupted, "mask": mask, "labels": labels, "ids": rows.tolist()}
+
+    return batch_at
+
+
+def _loss(model: Any, batch: Any) -> Any:
+    from paperflows.components.models.tiny_bert import masked_lm_loss
+
+    return masked_lm_loss(model, batch["tokens"], batch["mask"], batch["labels"])

@@ -55,7 +55,7 @@ def test_mp2(connected):
     ]  # fmt: skip
     metrics = report["metrics"]
     arms = ("modular", "uniform", "single", "scratch", "full", "search_router", "search_both", "search_scratch")
-    assert all(0 <= metrics[f"world_questions.{arm}.accuracy"] <= 1 for arm in arms)
+    assert {f"world_questions.{arm}.accuracy" for arm in arms} <= metrics.keys()
     assert 0 < metrics["english.upstream.reader"] < 1 and "english.upstream.modular" in metrics
     assert {p.stem for p in (folder / "plots").glob("*.png")} == {"claims", "english", "english_router"}
     refused = connected.run(

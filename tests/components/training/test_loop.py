@@ -122,9 +122,7 @@ def test_cuda_without_gpu_is_one_clear_error():
     from paperflows.components.errors import InputError
 
     with pytest.raises(InputError, match="cuda was asked for"):
-        fit(model(), steps=1) if False else train(
-            model=model(), batch_at=batch_at, loss_fn=loss_fn, steps=1, learning_rate=0.1, device="cuda"
-        )
+        train(model=model(), batch_at=batch_at, loss_fn=loss_fn, steps=1, learning_rate=0.1, device="cuda")
 
 
 def test_checkpoint_survives_truncation_at_every_place(tmp_path: Path, caplog):
