@@ -92,7 +92,7 @@ def run_on_workers(
     """
     import ray
 
-    alone = _connect(workers)
+    alone = _connect()
     have = ray.cluster_resources()
     if have.get("CPU", 0) < workers:
         raise ServiceError(f"workers: {workers} need a core each, the Ray cluster has {have.get('CPU', 0):g}")
@@ -117,7 +117,7 @@ def run_on_workers(
     raise ServiceError(f"a worker of {function.__name__} died in each of {restarts + 1} starts")
 
 
-def _connect(workers: int) -> bool:
+def _connect() -> bool:
     """Start Ray where it is not running; whether this process has it to itself."""
     import ray
 
@@ -126,7 +126,7 @@ def _connect(workers: int) -> bool:
     here = {name: value for name, value in settings(project_root()).items()}
     with contextlib.chdir(state_folder()):  # Ray puts the folder it is called from on its workers' import path
         ray.init(
-            num_cpus=max(workers, _cores()), include_dashboard=False, log_to_driver=False, configure_logging=False,
+            num_cpus=_cores(), include_dashboard=False, log_to_driver=False, configure_logging=False,
             object_store_memory=100_000_000, _node_ip_address="127.0.0.1", runtime_env={"env_vars": here},
         )  # fmt: skip
     _STARTED_HERE.append(True)
