@@ -1,8 +1,8 @@
 """LPT: a prompt put in the middle of a frozen encoder, made of the text itself (Late Prompt Tuning, Liu et al., 2022).
 
 Late prompts, free or generated, against prompts at the input and at every layer, LoRA, adapters, biases and full
-fine-tuning: the same handful of examples, the same head over the labels, the same steps. Learning rates, the layer and
-the generator are chosen on dev examples with the first seed.
+fine-tuning: the same handful of examples, the same head over the labels, the same steps. Learning rates and the
+generator are chosen on dev examples with the first seed; what another layer would give is shown, not chosen from.
 """
 
 from typing import Any
@@ -29,7 +29,8 @@ class Lpt(FlowParameters):
     templates: dict[str, Any] = Field({}, description="Dataset -> pattern, words, sentences, for datasets of your own")
     shots: int = Field(ge=2, description="Examples of each class in train, and as many others in dev")
     evaluated: int = Field(ge=1, description="Test examples, at most")
-    layers: tuple[int, ...] = Field(min_length=1, description="Insertion layers tried, from 1; dev chooses")
+    layer: int = Field(ge=1, description="Layers that the text passes before a late prompt enters")
+    layers: tuple[int, ...] = Field(min_length=1, description="Insertion layers compared, on the first seed")
     generators: tuple[str, ...] = Field(("npg", "appg", "mppg"), description="Late generators tried; dev chooses")
     judged: tuple[str, ...] = Field(description="Of naive, input, full and further methods, those trained on all seeds")
     ranked: tuple[str, ...] = Field((), description="Trained on the first seed only: deep, lora, adapter, bitfit")
@@ -79,7 +80,7 @@ def lpt(params: Lpt) -> dict[str, Any]:
         place = names.tasks.index(names.timed)
         late = chosen[place]["late"]
         times = time_tuning(
-            model, shots[0][place], late["method"], late["layer"], params.tuning.model_dump() | head_of(params),
+            model, shots[0][place], late["method"], params.layer, params.tuning.model_dump() | head_of(params),
             params.timing_repeats, params.device,
         )  # fmt: skip
 
@@ -102,15 +103,15 @@ def tune(params: Lpt, model: Any, shots: Any, method: str, layer: int, rate: flo
 
 
 def choose(params: Lpt, model: Any, shots: Any) -> dict[str, Any]:
-    """The best on dev with the first seed: for each method its rate; for the late prompt kind and layer too."""
-    seed, middle = params.seeds[0], params.layers[len(params.layers) // 2]
+    """The best on dev with the first seed: each method's rate, and the late prompt's kind; and the layers' curve."""
+    seed = params.seeds[0]
     methods = dict.fromkeys([*params.generators, *params.judged, *params.ranked])
-    trials = {(m, rate): tune(params, model, shots, m, middle, rate, seed) for m in methods for rate in params.rates[m]}
+    pairs = [(method, rate) for method in methods for rate in params.rates[method]]
+    trials = {(m, rate): tune(params, model, shots, m, params.layer, rate, seed) for m, rate in pairs}
     found = {m: best([trials[m, rate].result() for rate in params.rates[m]]) for m in methods}
-    generator = best([found[m] for m in params.generators])
-    curve = [tune(params, model, shots, generator["method"], n, generator["rate"], seed) for n in params.layers]
-    layers = [future.result() for future in curve]
-    return found | {"late": best(layers), "layers": layers}
+    late = best([found[m] for m in params.generators])
+    curve = [tune(params, model, shots, late["method"], n, late["rate"], seed) for n in params.layers]
+    return found | {"late": late, "layers": [future.result() for future in curve]}
 
 
 def best(tuned: list[Any]) -> Any:
@@ -119,10 +120,9 @@ def best(tuned: list[Any]) -> Any:
 
 
 def settled(params: Lpt, model: Any, shots: Any, chosen: dict[str, Any], method: str, seed: int) -> Any:
-    """A training with the settings that dev chose; a late free prompt goes where the late generator goes."""
+    """A training with the settings that dev chose."""
     like = chosen[method]
-    layer = chosen["late"]["layer"] if method in ("late", "naive") else like["layer"]
-    return tune(params, model, shots, like["method"], layer, like["rate"], seed).result()
+    return tune(params, model, shots, like["method"], params.layer, like["rate"], seed).result()
 
 
 def quality_claims(tuned: dict[str, Any], tasks: tuple[str, ...]) -> list[Claim]:
@@ -182,8 +182,7 @@ def describe(
             curves.setdefault(t["dataset"], []).append((t["layer"], t["accuracy"]))
             bits.setdefault(t["dataset"], []).append((t["layer"], t["information"]))
         late = one["late"]
-        found.metrics[f"{late['dataset']}.late.layer"] = float(late["layer"])
-        found.notes.append(f"{late['dataset']}: {late['method']} at layer {late['layer']} was chosen on dev.")
+        found.notes.append(f"{late['dataset']}: {late['method']} was chosen on dev.")
     for way in ("late", "stored", "input", "full"):
         found.metrics[f"step.{way}.seconds"] = times[f"median {way}"] / 3
         found.metrics[f"step.{way}.megabytes"] = times[f"median bytes {way}"] / 2**20
@@ -193,9 +192,10 @@ def describe(
         found.metrics["masked_lm.accuracy"] = model["score"]
     found.model = params.encoder.model
     found.notes += [
-        "The late prompt was chosen on dev among "
-        f"{sum(len(params.rates[g]) for g in params.generators) + len(params.layers)} trainings (kinds, rates and "
-        "layers), every other method among its learning rates alone: its lead holds that larger choice too.",
+        "Trainings among which dev chose: late (kinds and rates) "
+        f"{sum(len(params.rates[g]) for g in params.generators)}; "
+        + "; ".join(f"{m} {len(params.rates[m])}" for m in [*params.judged, *params.ranked])
+        + ".",
         "Trained parameters differ by method: see trained.*; frozen parts run without dropout in training too.",
         "Late prompts train on stored states of their layer; stored.different counts test answers that this changes.",
         "bits: what a linear probe finds of the labels in the mean last state, a lower bound of mutual information.",
