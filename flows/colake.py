@@ -1,10 +1,12 @@
 """CoLAKE: do words and knowledge learnt together complete knowledge better? (Sun et al., 2020).
 
 Sentences whose entities bring their facts along are trained as one graph, with words, entities and relations masked
-alike. The encoder then says which relation holds between two entities of a sentence, for facts that no training text
-states; beside it stand embeddings of the facts alone, embeddings of names, and the same encoder reading only words.
+alike. The encoder then says which relation holds between two entities of a sentence, and which entity is missing, for
+facts that no training text states; beside it stand embeddings of the facts alone, readers of names, the same encoder
+reading only words, and static injection of fact vectors. Last, all of them learn to tell relations from a few labels.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow
@@ -15,8 +17,10 @@ from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
-from paperflows.tasks.knowledge import Knowledge, complete_relations, time_graphs, train_knowledge
-from paperflows.tasks.knowledge_baselines import train_relation_reader, train_triple_model
+from paperflows.tasks.knowledge import Knowledge, complete_ends, complete_relations, time_graphs, train_knowledge
+from paperflows.tasks.knowledge_baselines import Reading, train_relation_reader, train_triple_model, train_words
+from paperflows.tasks.knowledge_probe import probe_facts
+from paperflows.tasks.relation_labels import classify_relations, join_sentences
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
 
@@ -42,17 +46,33 @@ class TripleTraining(Section):
     negatives: int = Field(ge=1, description="Corrupted copies of each fact")
 
 
+class Labels(Section):
+    """Relation classification with few labels."""
+
+    sentences: int = Field(ge=1, description="Labelled training sentences that are rows of the graph too, at most")
+    shots: tuple[int, ...] = Field(min_length=1, description="Labelled sentences of each relation; 0 takes all")
+    steps: int = Field(ge=1, description="Optimiser steps")
+    batch_size: int = Field(ge=1, description="Sentences a step")
+    learning_rate: float = Field(gt=0, description="Highest; three times as high in the fresh classifier")
+    evaluated: int = Field(ge=1, description="Test sentences, at most")
+
+
 class Colake(FlowParameters):
     """Parameters of the flow `colake`."""
 
     graphs: BySource[str]
+    labelled: BySource[str]
     encoder: str = Field(description="minilm, a folder or a Hugging Face id of a BERT")
     layers: int = Field(ge=1, le=48, description="Its first layers, in every encoder")
     encoders: dict[str, Knowledge] = Field(description="Name -> what it sees; `colake` is the paper's")
     training: Training
     triples: TripleTraining
     kinds: tuple[str, ...] = Field(min_length=1, description="Embeddings of facts: transe, distmult, complex, rotate")
-    texts: int = Field(ge=1, description="Test texts of a held-out fact, at most")
+    labels: Labels
+    texts: int = Field(ge=1, description="Test texts of a held-out fact, at most, where its relation is ranked")
+    end_texts: int = Field(
+        ge=1, description="The same where its head and its tail are ranked, and where words are probed"
+    )
     timing_repeats: int = Field(ge=3, description="Timed steps on graphs and on plain texts, in turns")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")
 
@@ -66,77 +86,193 @@ PAPER = Paper(
 )
 
 
+READERS = {"words": Reading(), "names": Reading(names=True), "static": Reading(inject=True)}
+ENDS = {  # what an encoder sees when it ranks heads and tails: the text, the other entities' facts
+    "colake": (True, True), "colake, fact alone": (False, True), "colake, text alone": (True, False),
+}  # fmt: skip
+
+
 @flow(name="colake", timeout_seconds=7 * 24 * 3600, task_runner=runner())
 def colake(params: Colake) -> dict[str, Any]:
-    """Train encoders of words and knowledge and their baselines, and rank the relations of held-out facts."""
+    """Train encoders of words and knowledge and their baselines, complete held-out facts, and learn from few labels."""
     with open_run("colake", PAPER.title, params) as found:
-        data = load_dataset(params.data, params.graphs.of(params.data), ["text graph"])
+        sets = [
+            load_dataset(params.data, params.graphs.of(params.data), ["text graph"]),
+            load_dataset(params.data, params.labelled.of(params.data), ["relation classification"]),
+        ]
+        data = join_sentences(sets[0], sets[1], params.labels.sentences, params.labels.evaluated)
         training, facts, device = params.training.model_dump(), params.triples.model_dump(), params.device
+        place = (data, params.encoder, params.layers)
         trained = {
-            name: [
-                train_knowledge.submit(name, kind, data, params.encoder, params.layers, training, seed, device)
-                for seed in params.seeds
-            ]
+            name: [train_knowledge.submit(name, kind, *place, training, seed, device) for seed in params.seeds]
             for name, kind in params.encoders.items()
         }
-        readers = [
-            train_relation_reader.submit(data, params.encoder, params.layers, training, params.texts, seed, device)
-            for seed in params.seeds
-        ]
+        trained["words"] = [train_words.submit(*place, training, seed, device) for seed in params.seeds]
         embedded = {
             kind + (" of names" if by_name else ""): [
-                train_triple_model.submit(data, params.encoder, kind, by_name, facts, params.texts, seed, device)
+                train_triple_model.submit(
+                    data, params.encoder, kind, by_name, facts, params.texts, params.end_texts, seed, device
+                ).result()
                 for seed in params.seeds
             ]
             for kind, by_name in [*((kind, False) for kind in params.kinds), (params.kinds[0], True)]
         }
+        vectors = [one["relations"] for one in embedded[params.kinds[0]]]
+        readers = {
+            name: [
+                train_relation_reader.submit(
+                    name, reading, *place, training, of_seed if reading.inject else None, params.texts, seed, device
+                )
+                for seed, of_seed in zip(params.seeds, vectors, strict=True)
+            ]
+            for name, reading in READERS.items()
+        }
         models = {name: [future.result() for future in by_seed] for name, by_seed in trained.items()}
         completed = {
             name + ("" if neighbours else ", text alone"): [
-                complete_relations(
-                    model, params.encoders[name], data, params.encoder, params.layers, neighbours, params.texts, device
-                )
-                for model in by_seed
+                complete_relations(model, params.encoders[name], *place, neighbours, params.texts, device)
+                for model in models[name]
             ]
-            for name, by_seed in models.items()
+            for name in params.encoders
             for neighbours in ((True, False) if name == "colake" else (True,))
         }
-        completed["words"] = [future.result() for future in readers]
-        completed |= {name: [future.result() for future in by_seed] for name, by_seed in embedded.items()}
+        completed |= {name: [future.result() for future in by_seed] for name, by_seed in readers.items()}
+        completed |= {name: [one["relations"] for one in by_seed] for name, by_seed in embedded.items()}
+        ends = {
+            name: [complete_ends(model, *place, *sees, params.end_texts, device) for model in models["colake"]]
+            for name, sees in ENDS.items()
+        } | {name: [one["ends"] for one in by_seed] for name, by_seed in embedded.items()}
+        classified = {
+            (name, shots): [
+                classify_relations(
+                    name, models["words" if name == "static" else name][i], name in params.encoders, *place,
+                    vectors[i] if name == "static" else None, shots, _tuning(params.labels), seed, device,
+                )
+                for i, seed in enumerate(params.seeds)
+            ]
+            for shots in params.labels.shots
+            for name in ("colake", "no_facts", "words", "static")
+            if name in models or name == "static"
+        }  # fmt: skip
+        probed = {
+            name: [probe_facts(model, name != "words", *place, params.end_texts, device) for model in models[name]]
+            for name in ("colake", "no_facts", "words")
+            if name in models
+        }
         times = time_graphs(
-            models["colake"][0], params.encoders["colake"], data, params.encoder, params.layers, training,
-            params.timing_repeats, device,
-        )  # fmt: skip
-        found.claims = [judge_claim(claim, params.resamples) for claim in claims_of(params, completed, times)]
-        found.datasets = {data["name"]: data["content"]}
-        describe(found, params, data, models, completed)
+            models["colake"][0], params.encoders["colake"], *place, training, params.timing_repeats, device
+        )
+        results = Results(completed=completed, ends=ends, classified=classified, probed=probed)
+        found.claims = [judge_claim(claim, params.resamples) for claim in claims_of(params, results, times)]
+        found.datasets = {one["name"]: one["content"] for one in sets}
+        describe(found, params, models, results)
     return found.report
 
 
-def claims_of(params: Colake, completed: Any, times: Any) -> list[Claim]:
-    """The paper's claims, and the question whether knowledge adds to words."""
+@dataclass(frozen=True)
+class Results:
+    """What was measured, by method (and shots), a list by seed each."""
 
-    def better(identity: str, baseline: str, setting: str, statement: str, margin: float = 0.0) -> Claim:
+    completed: dict[str, list[Any]]
+    ends: dict[str, list[Any]]
+    classified: dict[tuple[str, int], list[Any]]
+    probed: dict[str, list[Any]]
+
+
+def claims_of(params: Colake, results: Results, times: Any) -> list[Claim]:
+    """The paper's claims, and the question whether knowledge adds to words."""
+    completed, ends, classified = results.completed, results.ends, results.classified
+
+    def better(
+        identity: str, ours: list[Any], baseline: list[Any], name: str, on: str, statement: str, metric: str,
+        margin: float = 0.0,
+    ) -> Claim:  # fmt: skip
         return Claim(
-            id=f"{identity}_{setting}", statement=f"{setting}: {statement}", metric="MRR of the relation",
-            ours=_outputs(completed["colake"]), baseline=_outputs(completed[baseline]), baseline_name=baseline,
-            datasets=[setting], statistic="mean", margin=margin,
+            id=identity, statement=statement, metric=metric, ours=_outputs(ours), baseline=_outputs(baseline),
+            baseline_name=name, datasets=[on], statistic="mean", margin=margin,
         )  # fmt: skip
 
-    best = max(params.kinds, key=lambda kind: _mean([c["mrr"]["transductive"] for c in completed[kind]]))
-    names = f"{params.kinds[0]} of names"
+    def relation(identity: str, baseline: str, setting: str, statement: str, margin: float = 0.0) -> Claim:
+        return better(
+            f"{identity}_{setting}", completed["colake"], completed[baseline], baseline, setting,
+            f"{setting}: {statement}", "MRR of the relation", margin,
+        )  # fmt: skip
+
+    def best(of: dict[str, list[Any]], names: Any, setting: str) -> str:
+        return str(max(names, key=lambda name: _mean([c["mrr"][setting] for c in of[name]])))
+
+    of_names = f"{params.kinds[0]} of names"
+    facts, names = (
+        best(completed, params.kinds, "transductive"), best(completed, (of_names, "names"), "inductive")
+    )  # fmt: skip
     claims = [
-        better("beats_embeddings", best, "transductive", "CoLAKE beats the best embedding of facts by 0.05", 0.05),
-        better("beats_names", names, "inductive", "CoLAKE beats embeddings of names by 0.1", 0.1),
-        better("beats_words", "words", "transductive", "CoLAKE beats the encoder that reads only words"),
-        better("beats_words", "words", "inductive", "CoLAKE beats the encoder that reads only words"),
-        better("neighbours_help", "colake, text alone", "transductive", "The entities' other facts help"),
+        relation("beats_embeddings", facts, "transductive", "CoLAKE beats the best embedding of facts by 0.05", 0.05),
+        relation("beats_names", names, "inductive", "CoLAKE beats the best reader of names by 0.1", 0.1),
         *(
-            better(f"beats_{name}", name, "transductive", f"The graph as it is beats {name}")
+            relation(f"beats_{name}", name, setting, f"CoLAKE beats the encoder that reads {reads}")
+            for name, reads in (("words", "only words"), ("static", "words with kept fact vectors added"))
+            for setting in ("transductive", "inductive")
+        ),
+        relation("neighbours_help", "colake, text alone", "transductive", "The entities' other facts help"),
+        *(
+            relation(f"beats_{name}", name, "transductive", f"The graph as it is beats {name}")
             for name in params.encoders
             if name != "colake"
         ),
     ]
+    for setting, name in (
+        ("tail transductive", best(ends, params.kinds, "tail transductive")), ("tail inductive", of_names)
+    ):  # fmt: skip
+        claims.append(
+            better(
+                f"beats_embeddings_{setting.replace(' ', '_')}",
+                ends["colake"],
+                ends[name],
+                name,
+                setting,
+                f"{setting}: CoLAKE ranks the missing tail higher than {name}",
+                "MRR of the tail",
+            )
+        )
+    claims += [
+        better(
+            f"tail_{what}_helps",
+            ends["colake"],
+            ends[without],
+            without,
+            "tail",
+            f"A masked tail is found first more often with {what} than without",
+            "hits@1 of the tail",
+        )
+        for what, without in (("text", "colake, fact alone"), ("neighbours", "colake, text alone"))
+    ]
+    claims += [
+        Claim(
+            id=f"labels{shots or '_all'}_beats_{name}",
+            metric="macro F1",
+            baseline_name=name,
+            statistic="macro_f1",
+            statement=f"With {shots or 'all'} labels a relation, CoLAKE classifies better than {reads}",
+            ours=[one["outputs"] for one in classified["colake", shots]],
+            baseline=[one["outputs"] for one in classified[name, shots]],
+            gold=classified[name, shots][0]["gold"],
+            datasets=["labels"],
+        )
+        for shots in params.labels.shots
+        for name, reads in (("words", "the encoder trained on the words alone"), ("static", "static injection"))
+    ]
+    claims.append(
+        better(
+            "words_recall_facts",
+            results.probed["colake"],
+            results.probed["words"],
+            "words",
+            "facts",
+            "Without any entity in the input, CoLAKE's words recall facts of training better than those of an encoder "
+            "trained on the words alone",
+            "P@1 of a masked word",
+        )
+    )
     cost = Claim(
         id="overhead", statement="A step on graphs takes at most 25 % longer than on plain texts of as many tokens",
         metric="seconds a step, median", ours=[times["graphs"]], baseline=[times["words"]],
@@ -146,18 +282,33 @@ def claims_of(params: Colake, completed: Any, times: Any) -> list[Claim]:
     return [*claims, cost]
 
 
-def describe(found: Any, params: Colake, data: Any, models: Any, completed: Any) -> None:
+def describe(found: Any, params: Colake, models: Any, results: Results) -> None:
     """Metrics, plots and notes of the report."""
-    for name, by_seed in completed.items():
-        for setting in by_seed[0]["mrr"]:
-            key = f"{setting}.{name.replace(',', '')}"
-            found.metrics[f"mrr.{key}"] = _mean([c["mrr"][setting] for c in by_seed])
-            found.metrics[f"hits1.{key}"] = _mean([c["hits"][setting] for c in by_seed])
-    groups = {
-        setting: {name: [c["mrr"][setting] for c in by_seed] for name, by_seed in completed.items()}
-        for setting in completed["colake"][0]["mrr"]
+    for prefix, by_method in (("", results.completed), ("", results.ends)):
+        for name, by_seed in by_method.items():
+            for setting in by_seed[0]["mrr"]:
+                key = f"{prefix}{setting.replace(' ', '.')}.{name.replace(',', '')}"
+                found.metrics[f"mrr.{key}"] = _mean([c["mrr"][setting] for c in by_seed])
+                found.metrics[f"hits1.{key}"] = _mean([c["hits"][setting] for c in by_seed])
+    for (name, shots), by_seed in results.classified.items():
+        found.metrics[f"macro_f1.{shots or 'all'}.{name}"] = _mean([c["macro_f1"] for c in by_seed])
+    for name, by_seed in results.probed.items():
+        found.metrics[f"recalled.{name}"] = _mean([c["hits"] for c in by_seed])
+    for file, by_method, ylabel in (
+        ("completion.png", results.completed, "MRR of the relation"), ("ends.png", results.ends, "MRR of the end")
+    ):  # fmt: skip
+        groups = {
+            setting: {name: [c["mrr"][setting] for c in by_seed] for name, by_seed in by_method.items()}
+            for setting in by_method["colake"][0]["mrr"]
+        }
+        found.draw[file] = _bars(groups, ylabel)
+    shots = {
+        f"{k or 'all'} labels": {
+            name: [c["macro_f1"] for c in by] for (name, of), by in results.classified.items() if of == k
+        }
+        for k in params.labels.shots
     }
-    found.draw["completion.png"] = lambda path: plots.draw_bars(groups, path, ylabel="MRR of the relation")
+    found.draw["labels.png"] = _bars(shots, "macro F1 of relations")
     curves = {
         name: [(p["step"], _mean([m["history"][i]["loss"] for m in by])) for i, p in enumerate(by[0]["history"])]
         for name, by in models.items()
@@ -165,17 +316,32 @@ def describe(found: Any, params: Colake, data: Any, models: Any, completed: Any)
     found.draw["training.png"] = lambda path: plots.draw_lines(curves, path, xlabel="step", ylabel="training loss")
     found.model = f"the first {params.layers} layers of {params.encoder}"
     found.notes = [
-        "Held-out facts are ranked in the texts that state them, other true relations of the same two entities left "
-        "out; ties share the mean rank. Intervals resample facts, not texts. The best embedding of facts was chosen on "
-        "the test facts themselves, in its favour.",
-        "Embeddings of facts know nothing of an unseen entity: their inductive ranks are those of chance.",
+        "Held-out facts are ranked in the texts that state them, other right answers left out; ties share the mean "
+        "rank. Intervals resample facts, not texts. The best embedding of facts and the better reader of names were "
+        "chosen on the test facts themselves, in their favour.",
+        "Embeddings of facts know nothing of an unseen entity: their inductive ranks are those of chance. When CoLAKE "
+        "ranks ends, an unseen entity is a candidate by the mean embedding of its name's pieces.",
+        f"{params.labels.sentences} labelled sentences at most are rows of the graph too, each with the fact that its "
+        "label states (none that test asks about): CoLAKE and static injection have seen labels as facts, as the "
+        "paper's FewRel relations are Wikidata's; `words` has not, and `no_facts` has read the same graphs without "
+        "any relation. Test sentences bring two entity nodes and no fact.",
+        "All classifiers of relations are equal and fresh, over the states of the sentence and of both entities; the "
+        "paper reads the sentence's state alone and starts from the relation rows of the labels.",
     ]
     found.children = [
         (f"{name}-seed{seed}", {"method": name, "seed": seed}, model["history"])
         for name, by_seed in models.items()
         for seed, model in zip(params.seeds, by_seed, strict=True)
     ]
-    found.keep = {"colake": models["colake"][0], "ranks": completed["colake"][0]}
+    found.keep = {"colake": models["colake"][0], "ranks": results.completed["colake"][0]}
+
+
+def _bars(groups: Any, ylabel: str) -> Any:
+    return lambda path: plots.draw_bars(groups, path, ylabel=ylabel)
+
+
+def _tuning(labels: Labels) -> dict[str, Any]:
+    return {"steps": labels.steps, "batch_size": labels.batch_size, "learning_rate": labels.learning_rate}
 
 
 def _outputs(by_seed: list[Any]) -> list[dict[str, str]]:

@@ -92,7 +92,7 @@ def train_denoiser(
     from paperflows.components.training.batching import Batches, TokenTable
 
     s = settings
-    denoiser, schedule, special = _denoiser(process, corpus, encoder, layers, s, seed)
+    denoiser, schedule, special = build_denoiser(process, corpus, encoder, layers, s, seed)
     rows = read_rows(open_artifact(corpus) / "train.jsonl")
     table = TokenTable([row["ids"] for row in rows], pad_id=special["pad"])
     batches = Batches(batch_size=s["batch_size"], seed=seed, lengths=table.lengths)
@@ -157,7 +157,7 @@ def measure_bound(
     from paperflows.components.training.batching import TokenTable, token_budget_batches
 
     measured = process.model_copy(update={"schedule": schedule_as})
-    denoiser, schedule, special = _open(model, measured, corpus, encoder, layers, settings, device)
+    denoiser, schedule, special = open_denoiser(model, measured, corpus, encoder, layers, settings, device)
     rows = read_rows(open_artifact(corpus) / f"{split}.jsonl")[:sentences]
     table = TokenTable([row["ids"] for row in rows], pad_id=special["pad"])
     bounds, official, tokens = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows))
@@ -204,12 +204,12 @@ def write_texts(
     from paperflows.components.data.jsonl import write_jsonl
     from paperflows.components.diffusion.sampling import gibbs, sample
 
-    denoiser, schedule, special = _open(model, process, corpus, encoder, layers, settings, device)
+    denoiser, schedule, special = open_denoiser(model, process, corpus, encoder, layers, settings, device)
     generator = torch.Generator().manual_seed(seed)
     rows = read_rows(open_artifact(corpus) / "train.jsonl")
     lengths = torch.tensor([len(row["ids"]) for row in rows])
     wanted = lengths[torch.randint(len(rows), (count,), generator=generator)].sort().values
-    tokenizer = _tokenizer(corpus)
+    tokenizer = corpus_tokenizer(corpus)
     texts: list[str] = []
     way: list[str] = []
     read = 0
@@ -249,25 +249,59 @@ def rate_texts(written: Artifact, corpus: CorpusArtifact) -> dict[str, Any]:
     """BLEU of each sample against all test texts, and self-BLEU against the other samples.
 
     Returns:
-        `outputs`: artifact of `bleu` and `gain` (BLEU minus self-BLEU), a sample each; the two means.
+        `outputs`: artifact of `bleu` and `self_bleu`, a sample each; the two means.
     """
     from safetensors.numpy import save_file
 
     from paperflows.components.diffusion.diversity import bleu_against, self_bleu
 
-    tokenizer = _tokenizer(corpus)
+    tokenizer = corpus_tokenizer(corpus)
     samples = [tokenizer.tokenize(row["text"]) for row in read_rows(open_artifact(written) / WRITTEN)]
     references = [tokenizer.tokenize(row["text"]) for row in read_rows(open_artifact(corpus) / "test.jsonl")]
     bleu, own = bleu_against(samples, references), self_bleu(samples)
     with new_artifact() as (folder, artifact):
-        save_file({"bleu": bleu, "gain": bleu - own}, folder / OUTPUTS)
+        save_file({"bleu": bleu, "self_bleu": own}, folder / OUTPUTS)
     return {"outputs": artifact, "bleu": float(bleu.mean()), "self_bleu": float(own.mean())}
 
 
-def _denoiser(
-    process: Process, corpus: CorpusArtifact, encoder: str, layers: int, settings: dict[str, Any], seed: int
+@cached_task(name="compare_writers", task_run_name="compare_writers-{baseline_name}")
+def compare_writers(
+    ours: list[dict[str, Any]], baseline: list[dict[str, Any]], baseline_name: str
+) -> dict[str, Any] | None:
+    """BLEU of both at equal self-BLEU, interpolated between settings and averaged over the common range of self-BLEU.
+
+    Args:
+        ours, baseline: of `rate_texts`, a setting each, with as many samples.
+
+    Returns:
+        `ours`, `baseline`: artifacts of the interpolated `bleu` of each sample; None where the ranges do not meet.
+    """
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    from paperflows.components.diffusion.diversity import equal_diversity_weights
+
+    weights = equal_diversity_weights([r["self_bleu"] for r in ours], [r["self_bleu"] for r in baseline])
+    if weights is None:
+        return None
+    found = {}
+    for name, rated, shares in (("ours", ours, weights[0]), ("baseline", baseline, weights[1])):
+        by_setting = np.stack([load_file(open_artifact(r["outputs"]) / OUTPUTS)["bleu"] for r in rated])
+        with new_artifact() as (folder, artifact):
+            save_file({"bleu": shares @ by_setting}, folder / OUTPUTS)
+        found[name] = artifact
+    return found
+
+
+def build_denoiser(
+    process: Process, corpus: CorpusArtifact, encoder: str, layers: int, settings: dict[str, Any], seed: int,
+    ends: bool = False,
 ) -> Any:  # fmt: skip
-    """A denoiser before training, its schedule and the ids of the special tokens."""
+    """A denoiser before training, its schedule and the ids of the special tokens.
+
+    Args:
+        ends: whether it may predict the end of a text.
+    """
     import torch
     from safetensors.torch import load_file
 
@@ -275,7 +309,7 @@ def _denoiser(
     from paperflows.components.diffusion.schedule import Schedule
     from paperflows.components.models.cut_vocabulary import start_masked_lm
 
-    tokenizer = _tokenizer(corpus)
+    tokenizer = corpus_tokenizer(corpus)
     counts = load_file(open_artifact(corpus) / COUNTS)["counts"]
     special = {
         "pad": tokenizer.pad_token_id, "cls": tokenizer.cls_token_id, "sep": tokenizer.sep_token_id,
@@ -284,27 +318,29 @@ def _denoiser(
     torch.manual_seed(seed)
     lm = start_masked_lm(encoder, tokenizer, counts, layers=layers, pretrained=process.start == "pretrained", seed=seed)
     allowed = torch.ones(len(counts), dtype=torch.bool)
-    allowed[list(special.values())] = False
+    allowed[[number for name, number in special.items() if name != "sep" or not ends]] = False
     steps = settings["steps_of_process"]
     denoiser = Denoiser(lm, allowed, time=process.time, steps=steps)  # type: ignore[arg-type]
     schedule = Schedule(steps, process.schedule, settings["strength"], counts)  # type: ignore[arg-type]
     return denoiser, schedule, special
 
 
-def _open(
+def open_denoiser(
     model: ModelArtifact, process: Process, corpus: CorpusArtifact, encoder: str, layers: int, settings: dict[str, Any],
-    device: str,
+    device: str, ends: bool = False,
 ) -> Any:  # fmt: skip
+    """A trained denoiser on its device, its schedule and the ids of the special tokens."""
     from safetensors.torch import load_model
 
     from paperflows.components.training.device import accelerator
 
-    denoiser, schedule, special = _denoiser(process, corpus, encoder, layers, settings, 0)
+    denoiser, schedule, special = build_denoiser(process, corpus, encoder, layers, settings, 0, ends)
     load_model(denoiser, str(open_artifact(model) / WEIGHTS))
     return denoiser.to(accelerator(device).device).eval(), schedule, special
 
 
-def _tokenizer(corpus: CorpusArtifact) -> Any:
+def corpus_tokenizer(corpus: CorpusArtifact) -> Any:
+    """The cut tokenizer of a corpus."""
     from transformers import BertTokenizer
 
     return BertTokenizer.from_pretrained(open_artifact(corpus) / TEXTS)

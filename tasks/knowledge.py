@@ -10,7 +10,7 @@ from paperflows.tasks.data import DatasetArtifact
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.progress import progress
 from paperflows.tasks.store import new_artifact, open_artifact
-from paperflows.tasks.text_graph import Completion, World
+from paperflows.tasks.text_graph import ENDS, Completion, World
 from paperflows.tasks.training import ModelArtifact, fit
 
 WEIGHTS = "encoder.safetensors"
@@ -118,6 +118,63 @@ def complete_relations(
             scores[some] = net.relation_scores(picked).float().cpu()
             report(at + len(some), len(order))
     return world.completion(questions, scores.numpy(), [])
+
+
+@cached_task(name="complete_ends", task_run_name="complete_ends-{model[name]}-{text}-{neighbours}")
+def complete_ends(
+    model: ModelArtifact, data: DatasetArtifact, encoder: str, layers: int, text: bool, neighbours: bool, texts: int,
+    device: str,
+) -> Completion:  # fmt: skip
+    """Rank the head and the tail of each held-out fact among all entities, the other end and the relation given.
+
+    The end that is asked for is a masked node; no word names it. An entity that training never saw is a
+    candidate by the mean embedding of its name's pieces.
+
+    Args:
+        text: whether the texts that state the fact are read; else only the fact itself.
+        neighbours: whether the other entities bring their training facts.
+        texts: of each fact, at most.
+    """
+    import torch
+    from safetensors.torch import load_model
+
+    from paperflows.components.knowledge.graphs import build_graph, collate, state_fact
+    from paperflows.components.training.device import accelerator
+
+    world = World(data, encoder)
+    net = world.model(layers, 0.0, 0)
+    load_model(net, str(open_artifact(model) / WEIGHTS))
+    questions = world.questions(texts)
+    unseen = world.named(net.lm, [world.title(end) for end in world.unseen(questions)])
+    place = accelerator(device).device
+    net.to(place).eval()
+    candidates = torch.cat([net.entities.rows, unseen.to(net.entities.rows)]).to(place)
+    scores = {end: torch.empty(len(questions), len(candidates)) for end in ENDS}
+    asked = []
+    for number, (row, triple, _) in enumerate(questions):
+        for side, end in enumerate(ENDS):
+            masked, given = triple[2 * side], triple[2 - 2 * side]
+            words, mentions = given, [{"start": 0, "end": len(given), "entity": given}]
+            if text:
+                words, mentions = row["text"], world.mentions_with_names(row, masked)
+            graph = build_graph(
+                words, mentions, world.neighbours, world.names, world.tokenizer, share=float(neighbours),
+                hidden=[triple], masked=masked, rng=Random(0),
+            )  # fmt: skip
+            asked.append((number, end, graph, state_fact(graph, triple, world.names)[side]))
+    asked.sort(key=lambda one: len(one[2]))
+    with progress(f"ends with {model['name']}") as report, torch.inference_mode():
+        for at in range(0, len(asked), 32):
+            some = asked[at : at + 32]
+            hidden = net.encode(collate([graph for _, _, graph, _ in some]))
+            picked = hidden[torch.arange(len(some)), torch.tensor([node for *_, node in some])]
+            found = (net.to_entity(picked) @ candidates.t()).float().cpu()
+            for (number, end, _, _), row_scores in zip(some, found, strict=True):
+                scores[end][number] = row_scores
+            report(at + len(some), len(asked))
+    for end in ENDS:
+        scores[end][:, 0] = -torch.inf
+    return world.end_completion(questions, {end: s.numpy() for end, s in scores.items()})
 
 
 @cached_task(name="time_graphs")

@@ -8,10 +8,16 @@ from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.store import Artifact, new_artifact
 
 SETTINGS = ("transductive", "inductive")
+ENDS = ("head", "tail")
+VECTORS = "vectors.safetensors"
 
 
 class Completion(Artifact):
-    """Mean reciprocal rank of each held-out fact over the texts that state it, by setting; their means."""
+    """Mean reciprocal rank of each held-out fact over the texts that state it, by setting; their means.
+
+    Where ends are ranked, a setting is "head transductive" and so on, and the output "tail" holds whether the tail
+    comes first, settings together.
+    """
 
     mrr: dict[str, float]
     hits: dict[str, float]
@@ -73,17 +79,42 @@ class World:
         from paperflows.components.knowledge.tables import RowTable
 
         lm = self.body(layers)
-        words = lm.bert.embeddings.word_embeddings.weight.detach()
-
-        def start(said: list[str]) -> Any:
-            ids = self.tokenizer(said, add_special_tokens=False)["input_ids"]
-            unknown = [self.tokenizer.unk_token_id]
-            return torch.stack([words[self.tokenizer.mask_token_id], *(words[i or unknown].mean(0) for i in ids)])
-
-        entities = start([self.title(entity) for entity in self.names.entities])
-        relations = start([_spoken(relation) for relation in self.names.relations])
+        mask = lm.bert.embeddings.word_embeddings.weight.detach()[[self.tokenizer.mask_token_id]]
+        entities = torch.cat([mask, self.named(lm, [self.title(entity) for entity in self.names.entities])])
+        relations = torch.cat([mask, self.named(lm, [_spoken(relation) for relation in self.names.relations])])
         torch.manual_seed(seed)
         return KnowledgeEncoder(lm, RowTable(entities, learning_rate=entity_rate), relations)
+
+    def named(self, lm: Any, said: list[str]) -> Any:
+        """(N, D) the mean embedding of the pieces of each name."""
+        import torch
+
+        words = lm.bert.embeddings.word_embeddings.weight.detach()
+        ids = self.tokenizer(said, add_special_tokens=False)["input_ids"]
+        unknown = [self.tokenizer.unk_token_id]
+        return torch.stack([words[i or unknown].mean(0) for i in ids]) if ids else words[:0]
+
+    def unseen(self, questions: Any) -> list[str]:
+        """Ends of held-out facts that training never saw; their numbers follow those of `names`, in this order."""
+        return sorted({end for _, (h, _, t), _ in questions for end in (h, t)} - self.names.entities.keys())
+
+    def numbers(self, questions: Any) -> dict[str, int]:
+        """Numbers of all entities that can be an answer, from 1."""
+        known = self.names.entities
+        return {**known, **{end: len(known) + 1 + i for i, end in enumerate(self.unseen(questions))}}
+
+    def mentions_with_names(self, row: dict[str, Any], entity: str) -> list[dict[str, Any]]:
+        """A row's mentions, and every further place in its words that names the entity as a mention or its title do."""
+        import re
+
+        mentions = list(row["mentions"])
+        said = {row["text"][m["start"] : m["end"]] for m in mentions if str(m["entity"]) == entity}
+        for name in sorted(said | {self.title(entity)}, key=len, reverse=True):
+            for match in re.finditer(rf"\b{re.escape(name)}\b", row["text"], re.IGNORECASE):
+                start, end = match.span()
+                if all(end <= m["start"] or m["end"] <= start for m in mentions):
+                    mentions.append({"start": start, "end": end, "entity": entity})
+        return mentions
 
     def questions(self, texts: int) -> list[tuple[dict[str, Any], tuple[str, str, str], str]]:
         """(row, held-out fact, setting) of test, both entities mentioned, at most `texts` rows a fact."""
@@ -107,39 +138,94 @@ class World:
             )
         return found
 
-    def completion(self, questions: Any, scores: Any, history: list[dict[str, float]]) -> Completion:
-        """Filtered ranks of the gold relations, averaged over the texts of each fact."""
-        import numpy as np
-        from safetensors.numpy import save_file
+    def completion(
+        self, questions: Any, scores: Any, history: list[dict[str, float]], vectors: Any = None
+    ) -> Completion:
+        """Filtered ranks of the gold relations, averaged over the texts of each fact.
 
-        from paperflows.components.data.jsonl import write_jsonl
+        Args:
+            scores: (M, R).
+            vectors: (E, X) of the entities with a number, kept in the artifact.
+        """
+        import numpy as np
+
         from paperflows.components.knowledge.ranking import ranks
 
         number = self.names.relations
         gold = np.array([number[triple[1]] for _, triple, _ in questions])
-        true: dict[tuple[str, str], set[int]] = {}
-        for h, r, t in [*self.triples, *(triple for _, triple, _ in questions)]:
-            true.setdefault((h, t), set()).add(number[r])
-        left_out = np.zeros(scores.shape, dtype=bool)
-        for i, (_, (h, _, t), _) in enumerate(questions):
-            left_out[i, list(true[h, t])] = True
-        found = ranks(scores, gold, left_out)
+        left_out = _also_true(
+            scores.shape,
+            [((h, t), number[r]) for h, r, t in [*self.triples, *(triple for _, triple, _ in questions)]],
+            [(h, t) for _, (h, _, t), _ in questions],
+        )
+        return _summary(questions, {"": ranks(scores, gold, left_out)}, history, vectors)
+
+    def end_completion(self, questions: Any, scores: dict[str, Any]) -> Completion:
+        """Filtered ranks of the gold heads and tails among all entities, averaged over the texts of each fact.
+
+        Args:
+            scores: by end (M, E), column e for the entity of number e.
+        """
+        import numpy as np
+
+        from paperflows.components.knowledge.ranking import ranks
+
+        number = self.numbers(questions)
+        facts = [*self.triples, *(triple for _, triple, _ in questions)]
+        found = {}
+        for end, place in zip(ENDS, (0, 2), strict=True):
+            gold = np.array([number[triple[place]] for _, triple, _ in questions])
+            left_out = _also_true(
+                scores[end].shape,
+                [((f[1], f[2 - place]), number[f[place]]) for f in facts],
+                [(triple[1], triple[2 - place]) for _, triple, _ in questions],
+            )
+            found[f"{end} "] = ranks(scores[end], gold, left_out)
+        return _summary(questions, found, [], None)
+
+
+def _also_true(shape: Any, facts: list[tuple[Any, int]], asked: list[Any]) -> Any:
+    """(M, C) true for every candidate that is a right answer to the question of the row."""
+    import numpy as np
+
+    true: dict[Any, set[int]] = {}
+    for key, candidate in facts:
+        true.setdefault(key, set()).add(candidate)
+    left_out = np.zeros(shape, dtype=bool)
+    for row, key in enumerate(asked):
+        left_out[row, list(true[key])] = True
+    return left_out
+
+
+def _summary(questions: Any, found: dict[str, Any], history: list[dict[str, float]], vectors: Any) -> Completion:
+    """Ranks of each question, by what is ranked, as the outputs of held-out facts."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from paperflows.components.data.jsonl import write_jsonl
+
+    outputs, hits = {}, {}
+    for what, ranked in found.items():
         by: dict[str, dict[tuple[str, str, str], list[float]]] = {setting: {} for setting in SETTINGS}
-        for (_, triple, setting), rank in zip(questions, found, strict=True):
+        for (_, triple, setting), rank in zip(questions, ranked, strict=True):
             by[setting].setdefault(triple, []).append(float(rank))
-        outputs = {
-            setting: np.array([np.mean([1 / r for r in by[setting][triple]]) for triple in sorted(by[setting])])
-            for setting in SETTINGS
-        }
-        with new_artifact() as (folder, artifact):
-            save_file(outputs, folder / OUTPUTS)
-            rows = [
-                {"triple": list(triple), "setting": setting, "rank": float(rank)}
-                for (_, triple, setting), rank in zip(questions, found, strict=True)
-            ]
-            write_jsonl(folder / "ranks.jsonl", rows)
-        first = {s: float(np.mean([r == 1 for ranks_ in by[s].values() for r in ranks_])) for s in SETTINGS}
-        return Completion(**artifact, mrr={s: float(v.mean()) for s, v in outputs.items()}, hits=first, history=history)
+        for setting, facts in by.items():
+            outputs[what + setting] = np.array([np.mean([1 / r for r in facts[t]]) for t in sorted(facts)])
+            hits[what + setting] = float(np.mean([r == 1 for of_fact in facts.values() for r in of_fact]))
+        if what:
+            first = {t: np.mean([r == 1 for r in of_fact]) for facts in by.values() for t, of_fact in facts.items()}
+            outputs[what.strip()] = np.array([first[t] for t in sorted(first)])
+    rows = [
+        {"triple": list(triple), "setting": setting, **{f"{w}rank": float(r[i]) for w, r in found.items()}}
+        for i, (_, triple, setting) in enumerate(questions)
+    ]
+    with new_artifact() as (folder, artifact):
+        save_file(outputs, folder / OUTPUTS)
+        write_jsonl(folder / "ranks.jsonl", rows)
+        if vectors is not None:
+            save_file({"vectors": vectors}, folder / VECTORS)
+    mrr = {setting: float(outputs[setting].mean()) for setting in hits}
+    return Completion(**artifact, mrr=mrr, hits=hits, history=history)
 
 
 def _spoken(relation: str) -> str:

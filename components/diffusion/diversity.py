@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from paperflows.components.evaluation.tradeoff import reference_weights
+
 ORDER = 4
 Words = Sequence[str]
 Floats = NDArray[np.float64]
@@ -46,6 +48,27 @@ def self_bleu(samples: Sequence[Words]) -> Floats:
         place = int(np.searchsorted(lengths, len(sample)))
         scores.append(_bleu(sample, others, _closest(len(sample), np.delete(lengths, place))))
     return np.array(scores)
+
+
+def equal_diversity_weights(
+    ours: Sequence[float], baseline: Sequence[float], *, knots: int = 21
+) -> tuple[Floats, Floats] | None:
+    """Weights of two systems' settings that compare them at equal self-BLEU, averaged over their common range.
+
+    At each of `knots` values of self-BLEU in the common range a system is interpolated linearly between its two
+    nearest settings, which is drawing from both; the weights are averaged over the values.
+
+    Args:
+        ours, baseline: mean self-BLEU of each setting, such as temperatures.
+
+    Returns:
+        Weights of the settings of both, each summing to 1; None where the ranges do not meet.
+    """
+    low, high = max(min(ours), min(baseline)), min(max(ours), max(baseline))
+    if low > high:
+        return None
+    wanted = np.linspace(low, high, knots).tolist()
+    return reference_weights(wanted, list(ours)).mean(0), reference_weights(wanted, list(baseline)).mean(0)
 
 
 def _grams(words: Words) -> list[Counter[tuple[str, ...]]]:

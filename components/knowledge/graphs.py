@@ -77,6 +77,7 @@ def build_graph(
     share: float = 0.5,
     most: int = 15,
     hidden: Sequence[Triple] = (),
+    masked: str = "",
     rng: Random,
 ) -> Graph:
     """One graph of a sentence (section 2 of the paper; the official code's preprocessing).
@@ -88,6 +89,8 @@ def build_graph(
         mentions: start, end and entity of spans of the text that do not overlap.
         neighbours: entity -> its facts, as head.
         hidden: facts that must not show: any fact between the same two entities is left out.
+        masked: an entity to be guessed: its anchor has the mask's number and brings no facts, and its further mentions
+            are taken out of the words.
     """
     graph = Graph()
     graph.add(WORD, tokenizer.cls_token_id, 0, language=True)
@@ -95,9 +98,11 @@ def build_graph(
     for mention in sorted(mentions, key=lambda m: m["start"]):
         first.setdefault(str(mention["entity"]), mention)
     pieces, done = [], 0
-    for mention in sorted(first.values(), key=lambda m: m["start"]):
-        pieces += [(text[done : mention["start"]], ""), ("", str(mention["entity"]))]
-        done = mention["end"]
+    for mention in sorted(mentions, key=lambda m: m["start"]):
+        entity = str(mention["entity"])
+        if mention is first[entity] or entity == masked:
+            pieces += [(text[done : mention["start"]], ""), ("", entity if mention is first[entity] else "")]
+            done = mention["end"]
     pieces.append((text[done:], ""))
     position, places = 1, []
     for words, entity in pieces:
@@ -110,11 +115,12 @@ def build_graph(
                 position += 1
     graph.add(WORD, tokenizer.sep_token_id, position, language=True)
     for entity, place in places:
-        graph.anchors[entity] = graph.add(ENTITY, names.entities.get(entity, UNKNOWN), place, language=True)
+        number = UNKNOWN if entity == masked else names.entities.get(entity, UNKNOWN)
+        graph.anchors[entity] = graph.add(ENTITY, number, place, language=True)
     ends = {frozenset((h, t)) for h, _, t in hidden}
     facts = []
     for entity in graph.anchors:
-        if rng.random() < share:
+        if rng.random() < share and entity != masked:
             known = [f for f in neighbours.get(entity, ()) if frozenset((f[0], f[2])) not in ends]
             facts += rng.sample(known, min(most, len(known)))
     tails: dict[str, int] = {}
@@ -136,6 +142,52 @@ def ask_relation(graph: Graph, head: str, tail: str) -> int | None:
     node = graph.add(RELATION, UNKNOWN, graph.position[one] + 1)
     graph.edges += [(one, node), (node, two)]
     return node
+
+
+def state_fact(graph: Graph, triple: Triple, names: Names) -> tuple[int, int]:
+    """Add a fact's relation node between its ends, and an end that is no anchor as a masked node; (head, tail) nodes.
+
+    Where neither end is an anchor nothing can be asked; a masked head is a node of the sentence, as anchors are.
+
+    Raises:
+        ValueError: neither end is an anchor.
+    """
+    head, relation, tail = triple
+    if not {head, tail} & graph.anchors.keys():
+        raise ValueError(f"neither end of {triple} is an anchor")
+    if head not in graph.anchors:
+        graph.anchors[head] = graph.add(ENTITY, UNKNOWN, graph.position[graph.anchors[tail]], language=True)
+    one = graph.anchors[head]
+    place = graph.position[one]
+    two = graph.anchors.get(tail)
+    two = graph.add(ENTITY, UNKNOWN, place + 2) if two is None else two
+    node = graph.add(RELATION, names.relations.get(relation, UNKNOWN), place + 1)
+    graph.edges += [(one, node), (node, two)]
+    return one, two
+
+
+def label_graph(
+    text: str, mentions: Sequence[Mapping[str, Any]], names: Names, tokenizer: Any
+) -> tuple[Graph, list[int]]:
+    """A sentence that keeps all its words, with a node for each mention at the soft position of its first word.
+
+    The input of relation classification: no relation nodes and no neighbours; it is meant to be read with full
+    attention.
+
+    Returns:
+        The graph, and the nodes of the mentions in their order.
+    """
+    graph = Graph()
+    encoded = tokenizer(text, truncation=True, max_length=256, return_offsets_mapping=True)
+    for position, token in enumerate(encoded["input_ids"]):
+        graph.add(WORD, token, position, language=True)
+    ends = [end for _, end in encoded["offset_mapping"]]
+    nodes = []
+    for mention in mentions:
+        place = next((i for i, end in enumerate(ends) if end > mention["start"]), len(ends) - 1)
+        number = names.entities.get(str(mention["entity"]), UNKNOWN)
+        nodes.append(graph.add(ENTITY, number, place, language=True))
+    return graph, nodes
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,13 @@ def test_smoke_run(connected):
     metrics = report["metrics"]
     methods = {name.split(".", 2)[2] for name in metrics if name.startswith("mrr.inductive.")}
     assert methods == {
-        "colake", "colake text alone", "no_facts", "words", "transe", "rotate", "transe of names",
+        "colake", "colake text alone", "no_facts", "words", "names", "static", "transe", "rotate", "transe of names",
     }  # fmt: skip
+    assert {"mrr.head.inductive.colake", "mrr.tail.transductive.colake fact alone", "recalled.words"} <= metrics.keys()
+    assert {f"macro_f1.1.{name}" for name in ("colake", "no_facts", "words", "static")} <= metrics.keys()
+    assert {"tail_text_helps", "labels1_beats_static", "beats_static_inductive"} <= set(ids)
     # seven relations: entities without a row of their own leave all of them tied
-    assert metrics["mrr.inductive.transe"] < 0.6
+    assert metrics["mrr.inductive.transe"] < 0.6 and metrics["mrr.tail.inductive.transe"] < 0.05
     ranks = [
         json.loads(line) for line in (path.parent / "artifacts" / "ranks" / "ranks.jsonl").read_text().splitlines()
     ]

@@ -19,6 +19,12 @@ def test_smoke_run(connected):
     assert metrics["bound.base"] == pytest.approx(metrics["official.base"], rel=1e-4)
     assert metrics["bound.diffusionbert"] != pytest.approx(metrics["official.diffusionbert"], rel=1e-3)
     assert metrics["calls.diffusionbert.4"] <= 4.0
+    assert 0 < metrics["bound.autoregressive"] < 12 and metrics["word_perplexity.autoregressive"] > 1
+    assert {"paraphrase_bleu", "paraphrase_diversity", "minimum_risk_helps"} <= set(ids)
+    assert 0 < metrics["paraphrase.div4.diffusionbert"] <= 1
+    assert {row["writer"] for row in report["tables"]["Paraphrases of the first seed"]} == {
+        "diffusionbert", "autoregressive",
+    }  # fmt: skip
     way = report["tables"]["How one text is written"]
     assert "[MASK]" in way[0]["text"] and "[MASK]" not in way[-1]["text"]
     samples = (path.parent / "artifacts" / "samples" / "samples.jsonl").read_text().splitlines()

@@ -12,7 +12,7 @@ from paperflows.components.data.world.render_alignment import chinese_text_rows,
 from paperflows.components.data.world.render_chains import chain_rows
 from paperflows.components.data.world.render_classes import question_rows, topic_rows
 from paperflows.components.data.world.render_documents import document_rows
-from paperflows.components.data.world.render_graphs import graph_rows
+from paperflows.components.data.world.render_graphs import graph_rows, relation_rows
 from paperflows.components.data.world.render_minimal_pairs import minimal_pairs
 from paperflows.components.data.world.render_nli import nli_rows
 from paperflows.components.data.world.render_pairs import paraphrase_pairs, sts_pairs
@@ -44,6 +44,7 @@ WORLD: dict[str, Callable[[], Splits]] = {
     "world_pairs_class": _sized(paraphrase_pairs, 1_500, 300, 600),
     "world_prompts": lambda: {"test": prompt_rows("test", 40)},
     "world_questions": _sized(question_rows, 1_500, 300, 600),
+    "world_relations": relation_rows,
     "world_requests": _sized(request_rows, 300, 60, 120),
     "world_reviews": _sized(review_rows, 1_200, 200, 400),
     "world_sts": _sized(sts_pairs, 3_000, 800, 1_500),

@@ -18,8 +18,7 @@ def graph_rows() -> dict[str, list[Row]]:
     twenty subjects, which training never sees (inductive). A row of training states two or three facts of a subject;
     another states a held-out one, its target, and one more fact of the same subject that is not of another split's.
     """
-    links = [f for f in facts() if not is_number(f) and f.relation in RELATIONS and f.subject != f.object]
-    chosen = [f for f in links if f.kind == "country" or stable_number("city", f.subject) % 4 == 0]
+    chosen = _chosen()
     part = {f: _part(f) for f in chosen}
     by_subject: dict[str, list[Fact]] = {}
     for fact in chosen:
@@ -44,6 +43,34 @@ def graph_rows() -> dict[str, list[Row]]:
         splits[where].append({**row, "targets": [0], "settings": [setting]})
     names = sorted({end for f in chosen for end in (f.subject, str(f.object))})
     return {**splits, "entities": [{"id": name, "name": name} for name in names]}
+
+
+def relation_rows() -> dict[str, list[Row]]:
+    """Rows of relation classification by split: one sentence a fact, split as the facts of the graphs are."""
+    splits: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
+    for fact in _chosen():
+        text = fact_sentence(fact, stable_number("labelled", fact.subject, fact.relation, str(fact.object)))
+        ends = {"head": fact.subject, "tail": str(fact.object)}
+        places = sorted((text.find(entity), text.find(entity) + len(entity), side) for side, entity in ends.items())
+        if places[0][0] < 0 or places[0][1] > places[1][0]:
+            continue  # a wording that says an end otherwise, or one inside the other
+        tokens, spans, done = list[str](), {}, 0
+        for start, end, side in places:
+            tokens += text[done:start].split()
+            words = text[start:end].split()
+            spans[side] = {
+                "name": ends[side], "entity": ends[side], "mention": list(range(len(tokens), len(tokens) + len(words)))
+            }  # fmt: skip
+            tokens, done = tokens + words, end
+        rows = splits[_part(fact)]
+        tokens += text[done:].split()
+        rows.append({"id": len(rows), "tokens": tokens, **spans, "label": fact.relation.replace(" ", "_")})
+    return splits
+
+
+def _chosen() -> list[Fact]:
+    links = [f for f in facts() if not is_number(f) and f.relation in RELATIONS and f.subject != f.object]
+    return [f for f in links if f.kind == "country" or stable_number("city", f.subject) % 4 == 0]
 
 
 def _part(fact: Fact) -> str:

@@ -28,6 +28,7 @@ SIZES = {
     "world_nli": ("classification", {"train": 6300, "validation": 600, "test": 1500}),
     "world_pairs_class": ("classification", {"train": 1500, "validation": 300, "test": 600}),
     "world_questions": ("classification", {"train": 1500, "validation": 300, "test": 600}),
+    "world_relations": ("relation classification", {"train": 1116, "validation": 153, "test": 184}),
     "world_requests": ("classification", {"train": 1438, "validation": 360, "test": 720}),
     "world_reviews": ("aspect sentiment", {"train": 1200, "validation": 200, "test": 400}),
     "world_sts": ("pair regression", {"train": 3000, "validation": 800, "test": 1500}),
@@ -328,3 +329,14 @@ def test_every_process_builds_the_same(world):
             [sys.executable, "-c", DIGESTS], env=environment, capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == str([one.sha256 for one in world.values()])
+
+
+def test_labelled_facts_lie_in_the_split_of_the_graphs_facts(world):
+    graphs, labelled = world["world_graph"].splits, world["world_relations"].splits
+    taught = {tuple(triple) for row in graphs["train"] for triple in row["triples"]}
+    for split, rows in labelled.items():
+        for row in rows:
+            assert [row["tokens"][i] for i in row["head"]["mention"]] == row["head"]["name"].split()
+            assert [row["tokens"][i] for i in row["tail"]["mention"]] == row["tail"]["name"].split()
+            if split != "train":
+                assert (row["head"]["entity"], row["label"], row["tail"]["entity"]) not in taught

@@ -6,7 +6,7 @@ import torch
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from paperflows.components.diffusion.denoiser import Denoiser
-from paperflows.components.diffusion.diversity import bleu_against, self_bleu
+from paperflows.components.diffusion.diversity import bleu_against, equal_diversity_weights, self_bleu
 from paperflows.components.diffusion.sampling import gibbs, sample
 from paperflows.components.diffusion.schedule import Schedule
 from paperflows.components.models.cut_vocabulary import start_bias, start_head
@@ -136,3 +136,14 @@ def test_bleu_equals_the_librarys_with_all_references():
 def test_copies_of_one_sample_have_the_highest_self_bleu():
     assert self_bleu([["a", "man", "runs", "in"]] * 3).tolist() == pytest.approx([1.0] * 3)
     assert Counter(bleu_against([["red", "red"]], [["a", "dog"]]).tolist()) == {0.0: 1}
+
+
+def test_two_writers_are_compared_where_both_are_equally_diverse():
+    ours, baseline = equal_diversity_weights([0.2, 0.6], [0.5, 0.4, 0.8], knots=3)
+    # at 0.4, 0.5 and 0.6 ours takes the second setting by half, three quarters and whole
+    assert ours.tolist() == pytest.approx([0.25, 0.75])
+    # the other writer: all of 0.4; all of 0.5; a third of the way from 0.5 to 0.8
+    assert baseline.tolist() == pytest.approx([(1 + 2 / 3) / 3, 1 / 3, 1 / 9])
+    # a writer whose BLEU is its self-BLEU is as good as any other of the kind
+    assert ours @ [0.2, 0.6] == pytest.approx(baseline @ [0.5, 0.4, 0.8]) == pytest.approx(0.5)
+    assert equal_diversity_weights([0.2, 0.3], [0.4, 0.5]) is None

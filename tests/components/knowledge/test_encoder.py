@@ -6,9 +6,9 @@ import torch
 
 from paperflows.components.errors import InputError
 from paperflows.components.knowledge.encoder import KnowledgeEncoder
-from paperflows.components.knowledge.graphs import ENTITY, Names, build_graph, collate
+from paperflows.components.knowledge.graphs import ENTITY, Names, build_graph, collate, label_graph
 from paperflows.components.knowledge.ranking import ranks
-from paperflows.components.knowledge.reader import RelationReader, read_pairs
+from paperflows.components.knowledge.reader import GraphReader, RelationReader, read_pairs
 from paperflows.components.knowledge.tables import RowTable
 from paperflows.components.knowledge.triple_models import TripleModel, corrupt, ranking_loss
 from paperflows.components.models.tiny_bert import tiny_bert, train_wordpiece
@@ -161,14 +161,49 @@ def test_training_puts_known_facts_above_corrupted_ones(kind):
     assert (right > wrong).float().mean() > 0.8
 
 
+ROW = {"text": TEXT, "mentions": [*MENTIONS, {"start": 8, "end": 11, "entity": "Age"}]}
+
+
 def test_the_reader_looks_at_both_mentions(tokenizer):
-    row = {"text": TEXT, "mentions": [*MENTIONS, {"start": 8, "end": 11, "entity": "Age"}]}
-    batch = read_pairs([(row, ("Rome", "r", "Age"))], tokenizer)
+    batch = read_pairs([(ROW, ("Rome", "r", "Age"))], tokenizer, NAMES.entities)
     at = batch["head"][0].nonzero()[:, 0]
     assert tokenizer.decode(batch["tokens"][0, at]) == "rome"
     assert tokenizer.decode(batch["tokens"][0, batch["tail"][0].nonzero()[:, 0]]) == "old"
+    assert batch["ends"].tolist() == [[NAMES.entities["Rome"], 0]]
     lm = tiny_bert(vocab_size=len(tokenizer), width=16, layers=1, heads=2, seed=0)
     reader = RelationReader(lm, 3).eval()
-    one = reader(batch["tokens"], batch["mask"], batch["head"], batch["tail"])
-    two = reader(batch["tokens"], batch["mask"], batch["tail"], batch["head"])
+    one, two = reader(batch), reader({**batch, "head": batch["tail"], "tail": batch["head"]})
     assert not torch.allclose(one[:, 1:], two[:, 1:]) and torch.isinf(one[0, 0])
+
+
+def test_kept_vectors_are_added_at_the_mentions_and_nowhere_else(tokenizer):
+    batch = read_pairs([(ROW, ("Rome", "r", "Age"))], tokenizer, NAMES.entities)
+    lm = tiny_bert(vocab_size=len(tokenizer), width=16, layers=1, heads=2, seed=0).eval()
+    vectors = torch.zeros(len(NAMES.entities) + 1, 4)
+    plain, seen = RelationReader(lm, 3).eval(), {}
+    reader = RelationReader(lm, 3, vectors).eval()
+    reader.head = plain.head
+    assert torch.allclose(reader(batch), plain(batch))  # nothing is known of any entity
+    vectors[NAMES.entities["Rome"], 2] = 5.0  # scaled to length 1
+    reader = RelationReader(lm, 3, vectors).eval()
+    lm.bert.embeddings.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True)
+    reader(batch)
+    added = seen["inputs_embeds"] - lm.bert.embeddings.word_embeddings(batch["tokens"])
+    assert torch.equal(added.abs().sum(-1) > 1e-6, batch["head"].bool())
+    assert torch.allclose(added[0, batch["head"][0].argmax()], reader.inject.weight[:, 2], atol=1e-6)
+    assert "vectors" not in reader.state_dict() and "inject.weight" in reader.state_dict()
+
+
+def test_the_reader_of_graphs_looks_at_both_nodes_and_entity_rows_can_stay(tokenizer):
+    model = encoder(tokenizer, rate=0.0)
+    before = model.entities.rows.clone()
+    made = [label_graph(TEXT, MENTIONS * 2, NAMES, tokenizer), label_graph("old", MENTIONS * 2, NAMES, tokenizer)]
+    batch, nodes = collate([graph for graph, _ in made], full=True), torch.tensor([nodes for _, nodes in made])
+    reader = GraphReader(model, 3).train()
+    loss = torch.nn.functional.cross_entropy(reader(batch, nodes), torch.tensor([1, 2]))
+    loss.backward()
+    assert torch.equal(model.entities.rows, before) and reader.head[0].weight.grad.abs().sum() > 0
+    reader.eval()
+    hidden = model.encode(batch)
+    states = torch.cat([hidden[1, 0], hidden[1, nodes[1, 0]], hidden[1, nodes[1, 1]]])
+    assert torch.allclose(reader(batch, nodes)[1, 1:], reader.head(states)[1:], atol=1e-5)

@@ -3,7 +3,17 @@ from random import Random
 import pytest
 import torch
 
-from paperflows.components.knowledge.graphs import ENTITY, RELATION, WORD, Names, ask_relation, build_graph, collate
+from paperflows.components.knowledge.graphs import (
+    ENTITY,
+    RELATION,
+    WORD,
+    Names,
+    ask_relation,
+    build_graph,
+    collate,
+    label_graph,
+    state_fact,
+)
 from paperflows.components.knowledge.masking import mask_graphs
 from paperflows.components.models.tiny_bert import train_wordpiece
 
@@ -120,3 +130,44 @@ def test_seeing_everything_changes_the_attention_and_not_the_targets(tokenizer):
         )  # fmt: skip
         targets.append(masked.target)
     assert torch.equal(*targets)
+
+
+def test_a_masked_entity_is_in_no_word_no_number_and_no_fact(tokenizer):
+    graph = graph_of(tokenizer, share=1.0, masked="Rome", hidden=[("Rome", "capital of", "Italy")])
+    words = [tokenizer.convert_ids_to_tokens(graph.index[i]) for i in range(len(graph)) if graph.kind[i] == WORD]
+    assert words == ["[CLS]", "is", "in", "and", "is", "old", "[SEP]"]  # both mentions of Rome are gone
+    rome, italy = graph.anchors["Rome"], graph.anchors["Italy"]
+    assert graph.index[rome] == 0 and graph.index[italy] == NAMES.entities["Italy"]
+    shown = {graph.index[i] for i in range(len(graph)) if graph.kind[i] == RELATION}
+    assert shown == {NAMES.relations["borders"]}  # of Italy; Rome's own facts would tell
+    assert state_fact(graph, ("Rome", "capital of", "Italy"), NAMES) == (rome, italy)
+    relation = len(graph) - 1
+    assert graph.index[relation] == NAMES.relations["capital of"]
+    assert graph.edges[-2:] == [(rome, relation), (relation, italy)]
+
+
+def test_a_fact_alone_is_its_known_end_its_relation_and_a_masked_node(tokenizer):
+    rows = {}
+    for end, given in (("tail", "Rome"), ("head", "Tiber")):
+        mention = {"start": 0, "end": len(given), "entity": given}
+        rows[end] = build_graph(given, [mention], {}, NAMES, tokenizer, rng=Random(0))
+    head, tail = state_fact(rows["tail"], ("Rome", "on river", "Tiber"), NAMES)
+    graph = rows["tail"]
+    assert (graph.index[head], graph.index[tail]) == (NAMES.entities["Rome"], 0)
+    assert (graph.position[head], graph.position[tail], graph.language[tail]) == (1, 3, False)
+    head, tail = state_fact(rows["head"], ("Rome", "on river", "Tiber"), NAMES)
+    graph = rows["head"]
+    assert (graph.index[head], graph.index[tail]) == (0, NAMES.entities["Tiber"]) and graph.language[head]
+    assert RELATION in graph.kind and graph.edges[-2:] == [(head, len(graph) - 1), (len(graph) - 1, tail)]
+    with pytest.raises(ValueError, match="neither end"):
+        state_fact(rows["head"], ("Italy", "borders", "France"), NAMES)
+
+
+def test_a_sentence_to_classify_keeps_its_words_and_has_two_nodes_beside_them(tokenizer):
+    graph, nodes = label_graph(TEXT, MENTIONS[1::-1], NAMES, tokenizer)  # Italy first: the order is the caller's
+    words = tokenizer(TEXT)["input_ids"]
+    assert graph.index[: len(words)] == words and len(graph) == len(words) + 2 and not graph.edges
+    assert [graph.index[i] for i in nodes] == [NAMES.entities["Italy"], NAMES.entities["Rome"]]
+    tokens = tokenizer.convert_ids_to_tokens(words)
+    assert [graph.position[i] for i in nodes] == [tokens.index("italy"), tokens.index("rome")]
+    assert RELATION not in graph.kind

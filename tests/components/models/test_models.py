@@ -11,6 +11,7 @@ from paperflows.components.errors import InputError, ServiceError
 from paperflows.components.models.encoder import SentenceEncoder, load_encoder
 from paperflows.components.models.pretrained import load_pretrained, model_location
 from paperflows.components.models.tiny_bert import SPECIALS, mask_tokens, masked_lm_loss, tiny_bert, train_wordpiece
+from paperflows.components.models.tiny_decoder import decoder_beside, token_losses
 from paperflows.tasks.store import folder_digest
 
 TEXTS = ["A cat sits on the mat.", "The weather is fine today.", "A cat is sitting on a mat.", "x", "naïve 漢字 🙂"] * 3
@@ -169,3 +170,35 @@ def test_fetched_masked_lm_is_usable_as_writer(tmp_path, small):
     tokenizer.save_pretrained(tmp_path)
     loaded = load_pretrained(AutoModelForMaskedLM, str(tmp_path))
     assert MLMWriter(loaded, tokenizer, device="cpu").write(["word1 and thing2"], [0.3], 0)[0]
+
+
+@pytest.fixture
+def decoder(small):
+    counts = torch.tensor([0, 0, 0, 3, 4, 5])
+    config = small[0].config
+    return decoder_beside(config, counts, never=[0, 1], positions=16, seed=0).eval(), counts, config
+
+
+def test_a_decoder_beside_a_bert_is_of_its_size_and_starts_at_its_unigrams(decoder, small):
+    model, _, config = decoder
+    theirs = sum(p.numel() for p in small[0].bert.encoder.parameters())
+    assert sum(p.numel() for p in model.model.layers.parameters()) == pytest.approx(theirs, rel=0.05)
+    assert len(model.model.layers) == config.num_hidden_layers
+    with torch.no_grad():
+        model.model.embed_tokens.weight.zero_()  # the body says nothing
+        said = model(input_ids=torch.tensor([[2, 3]])).logits.softmax(-1)[0, -1]
+    assert said[:2].tolist() == [0.0, 0.0] and said[2:].tolist() == pytest.approx([0.04, 0.24, 0.32, 0.4])
+
+
+def test_the_decoders_probabilities_of_all_texts_sum_to_one(decoder):
+    model, _, _ = decoder
+    rows = torch.tensor([[2, a, b, 5] for a in range(2, 6) for b in range(2, 6)])
+    with torch.no_grad():
+        wanted = torch.tensor([[False, True, True, False]]).expand(len(rows), 4)
+        losses = token_losses(model, rows, torch.ones_like(rows), wanted)
+        assert (-losses).exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+        one = model(input_ids=rows[:1, :2]).logits.log_softmax(-1)  # rows[0] is 2 2 2 5
+        assert losses[0].item() == pytest.approx(-(one[0, 0, 2] + one[0, 1, 2]).item(), abs=1e-4)
+        padded = torch.cat([rows, torch.zeros_like(rows[:, :1])], 1)
+        mask, more = (padded != 0).long(), torch.cat([wanted, torch.zeros(len(rows), 1, dtype=torch.bool)], 1)
+        assert torch.allclose(token_losses(model, padded, mask, more), losses, atol=1e-5)

@@ -1,0 +1,60 @@
+import json
+
+import pytest
+
+from paperflows.components.errors import InputError
+from paperflows.tasks.data import DatasetArtifact, read_rows, read_split
+from paperflows.tasks.relation_labels import ASKED, LABELLED, join_sentences
+from paperflows.tasks.store import new_artifact, open_artifact
+
+GRAPH = {
+    "train": [{"text": "Rome is in Italy", "mentions": [{"start": 0, "end": 4, "entity": "Rome"}], "triples": []}],
+    "validation": [],
+    "test": [{"text": "t", "mentions": [], "triples": [["Bern", "in", "Alps"]], "targets": [0], "settings": ["x"]}],
+    "entities": [{"id": "Rome", "name": "Rome"}],
+}
+
+
+def labelled(head, tail, label="in", overlap=False):
+    tokens = [head, "lies", "in", tail, "."]
+    return {
+        "tokens": tokens, "label": label, "head": {"name": head, "entity": head, "mention": [0]},
+        "tail": {"name": tail, "entity": tail, "mention": [0, 1] if overlap else [3]},
+    }  # fmt: skip
+
+
+def stored(name, splits):
+    with new_artifact() as (folder, artifact):
+        for split, rows in splits.items():
+            (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return DatasetArtifact(**artifact, name=name, source="x", task="t", content="c", rows={s: 1 for s in splits})
+
+
+def test_no_pair_of_entities_that_test_asks_about_is_known_or_labelled(in_project):
+    train = [
+        labelled("Pisa", "Tuscany"), labelled("Lyon", "France"), labelled("France", "Lyon", "holds"),
+        labelled("Alps", "Bern"), labelled("Oslo", "Oslo Fjord", overlap=True), labelled("Graz", "Austria"),
+    ]  # fmt: skip
+    sentences = stored("s", {"train": train, "test": [labelled("Lyon", "France"), labelled("Nice", "France")]})
+    graph = stored("g", GRAPH)
+    joined = join_sentences.fn(graph, sentences, 1, 1)
+    drawn = read_rows(open_artifact(joined) / LABELLED)
+    # Lyon and France are asked about in test, Alps and Bern in the graph's test, whatever their order
+    assert [row["triple"][0] for row in drawn] == ["Pisa", "Oslo", "Graz"]
+    assert [row["triple"][0] for row in read_rows(open_artifact(joined) / ASKED)] == ["Lyon"]
+    rows = read_split(joined, "train")
+    assert len(rows) == 2 and rows[0]["text"] == "Rome is in Italy"
+    assert rows[1]["triples"] == [["Pisa", "in", "Tuscany"]]
+    ends = [rows[1]["text"][m["start"] : m["end"]] for m in rows[1]["mentions"]]
+    assert ends == ["Pisa", "Tuscany"] and rows[1]["text"] == "Pisa lies in Tuscany ."
+    # a sentence whose mentions overlap can be labelled but is no row of the graph
+    assert [r["text"] for r in read_split(join_sentences.fn(graph, sentences, 9, 1), "train")[1:]] == [
+        "Pisa lies in Tuscany .", "Graz lies in Austria .",
+    ]  # fmt: skip
+    assert {"Pisa", "Austria", "Rome"} <= {row["id"] for row in read_split(joined, "entities")}
+
+
+def test_nothing_left_to_learn_from_is_said(in_project):
+    sentences = stored("s", {"train": [labelled("Lyon", "France")], "test": [labelled("Lyon", "France")]})
+    with pytest.raises(InputError, match="'s': every training sentence"):
+        join_sentences.fn(stored("g", GRAPH), sentences, 1, 1)
