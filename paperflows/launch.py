@@ -45,7 +45,9 @@ def run_flow(slug: str, *, profile: str, data: str | None, overrides: Sequence[s
     logging.getLogger("alembic").setLevel(logging.WARNING)
     typer.echo(f"{slug}: {paper.title} ({profile}, data {params.data})", err=True)
     connected = "PREFECT_API_URL" in os.environ
-    report = _call(flow, params) if connected else _call_alone(flow, params, root)
+    # a cluster's other machines could not reach a server on this one's loopback address
+    alone = not (connected or params.ray.address or os.environ.get("RAY_ADDRESS"))
+    report = _call_alone(flow, params, root) if alone else _call(flow, params)
     from paperflows.ledger import build_ledger
 
     page = build_ledger(root)
@@ -77,12 +79,8 @@ def _call_alone(flow: Any, params: Any, root: Path) -> dict[str, Any]:
         for module in ("mlflow", "torch", "transformers"):
             importlib.import_module(module)
         wait_for(f"{url}/health", server)
-        os.environ["PREFECT_API_URL"] = url  # for tasks on Ray
-        try:
-            with temporary_settings({PREFECT_API_URL: url}):
-                return _call(flow, params)
-        finally:
-            del os.environ["PREFECT_API_URL"]
+        with temporary_settings({PREFECT_API_URL: url}):
+            return _call(flow, params)
 
 
 def served(root: Path) -> dict[str, str] | None:
