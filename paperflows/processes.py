@@ -61,17 +61,14 @@ def temporary_prefect(root: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]
     """A Prefect server that is stopped at the end: its API's address, at once, and the process that will answer there.
 
     Prefect would start one too, but only when the flow begins, and import the whole server here to do so; this one
-    starts while the caller imports what the flow needs.
+    starts while the caller imports what the flow needs, and ends however the caller ends.
     """
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
-    command = [
-        sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port), "--no-services",
-        "--no-ui",
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "paperflows.processes", str(port)]
     with log_file(root, "temporary-prefect").open("wb") as log:
-        process = subprocess.Popen(command, cwd=root, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=log, stderr=log)
     try:
         yield f"http://{HOST}:{port}/api", process
     finally:
@@ -80,3 +77,20 @@ def temporary_prefect(root: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]
             process.wait(GRACE)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _serve_prefect(port: int) -> None:
+    """Prefect's server in this process, until its standard input is closed: by whoever started it, or by their end."""
+    import runpy
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+    sys.argv = ["prefect", "server", "start", "--host", HOST, "--port", str(port), "--no-services", "--no-ui"]
+    runpy.run_module("prefect", run_name="__main__")
+
+
+if __name__ == "__main__":
+    _serve_prefect(int(sys.argv[1]))
