@@ -53,12 +53,10 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write (H, W, C) as PNG, enlarged to at least 64 pixels so that it can be looked at."""
+    """Write (H, W, C) as PNG."""
     from PIL import Image
 
-    grow = -(-64 // min(pixels.shape[:2]))
-    large = pixels.repeat(grow, 0).repeat(grow, 1)
-    Image.fromarray(large[:, :, 0] if large.shape[2] == 1 else large).save(path)
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(path)
 
 
 def read_wav(path: Path) -> tuple[NDArray[np.float32], int]:

@@ -79,7 +79,9 @@ def sound(name: str) -> Floats:
     word, voice, take = name.removesuffix(".wav").split("/")
     random = np.random.default_rng(stable_number("sound", name))
     pitch, scale = VOICES[voice]
-    return speak(word, pitch * random.uniform(0.92, 1.08), scale * random.uniform(0.97, 1.03), random.uniform(0.85, 1.2), random)
+    return speak(
+        word, pitch * random.uniform(0.92, 1.08), scale * random.uniform(0.97, 1.03), random.uniform(0.85, 1.2), random
+    )
 
 
 def speak(word: str, pitch: float, scale: float, pace: float, random: np.random.Generator) -> Floats:
@@ -129,7 +131,9 @@ def tune_rows(split: str, count: int) -> list[Row]:
             bars.append(notes)
         bars[-1] = _note(0, key) + {"4/4": "8", "3/4": "6", "6/8": "6", "2/4": "4"}[meter]
         title = f"{choose(('Road', 'Mill', 'Bridge', 'Harvest', 'River', 'Market'), name, 'a')} tune {number}"
-        rows.append({"id": number, "title": title, "meter": meter, "key": key, "unit": "1/8", "abc": "|".join(bars) + "|"})
+        rows.append(
+            {"id": number, "title": title, "meter": meter, "key": key, "unit": "1/8", "abc": "|".join(bars) + "|"}
+        )
     return rows
 
 
