@@ -1,5 +1,6 @@
 """Media of a dataset in the store, and the tokenizers learnt from their training splits."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def _load_media(source: str, name: str, modality: str, bars: int, state: str) ->
         for split, rows in data.splits.items():
             signals = [_signal(data, row, modality, bars) for row in rows]
             good = [i for i, signal in enumerate(signals) if signal is not None]
+            random.Random(0).shuffle(good)  # so that the first N are a fair sample
             left_out += len(rows) - len(good)
             if not good:
                 raise InputError(f"dataset {name!r}, split {split}: no item can be read as {modality}")

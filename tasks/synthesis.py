@@ -3,6 +3,7 @@
 import random
 import shutil
 from contextlib import ExitStack
+from functools import lru_cache
 from typing import Any
 
 from paperflows.components.errors import InputError, ServiceError
@@ -256,14 +257,21 @@ def judge_conversions(conversations: Artifact, media: list[MediaArtifact], seed:
     return artifact
 
 
-def fit_judge(media: MediaArtifact, panel: Any, seed: int, facet: str | None = None) -> Any:
-    """A judge of a modality, learnt from the real signals of its training split."""
+def fit_judge(media: MediaArtifact, panel: Any, seed: int) -> Any:
+    """A judge of a modality, learnt from the real signals of its training split (once in a process)."""
+    return _fitted(media["path"], media["sha256"], media["name"], media["modality"], panel, seed)
+
+
+@lru_cache(maxsize=16)
+def _fitted(path: str, sha256: str, name: str, modality: str, panel: Any, seed: int) -> Any:
     from paperflows.components.multimodal.captions import FACETS, facets
     from paperflows.components.multimodal.judges import Judge
 
-    modality = media["modality"]
-    rows, signals = read_signals(media, "train")
-    labels = [facets(modality, row["caption"])[facet or FACETS[modality][0]] for row in rows]
+    stored = MediaArtifact(
+        path=path, sha256=sha256, name=name, modality=modality, content="", rows={"train": 1}, left_out=0
+    )  # fmt: skip
+    rows, signals = read_signals(stored, "train")
+    labels = [facets(modality, row["caption"])[FACETS[modality][0]] for row in rows]
     return Judge(modality, panel, seed=seed).fit(signals, labels)
 
 

@@ -19,7 +19,7 @@ def caption(modality: str, row: Row) -> str:
     if modality == "music":
         return f"{row['meter']} in {row['key']}"
     if modality == "drawing":
-        name, _, tone = row["text"].partition(": ")
+        name = row["text"].partition(": ")[0]
         parts = [_group(row.get("group")), name if row.get("tone") else row["text"].replace(":", ",")]
         return " : ".join([*parts, row["tone"] if row.get("tone") else ""]).removesuffix(" : ")
     return str(row["text"])
@@ -38,6 +38,8 @@ def facets(modality: str, text: str) -> dict[str, str]:
 
 def diversity(signals: Sequence[NDArray[np.floating]]) -> float:
     """Mean distance of two items' features, over all pairs; (N, D) as a list of (D,)."""
+    if len(signals) < 2:
+        return 0.0
     features = np.stack(signals).astype(np.float64)
     squares = (features**2).sum(1)
     distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * features @ features.T, 0))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def topics() -> list[str]:
 
 
 def scenarios(subjects: Sequence[str], count: int, modalities: Sequence[str], *, seed: int) -> list[Scenario]:
-    """`count` scenarios of one to three turns; combinations take turns in shuffled rounds, so that all are as frequent."""
+    """`count` scenarios of one to three turns; combinations come in shuffled rounds, so that all are as frequent."""
     draw = random.Random(seed)
     pool: list[tuple[str, str]] = []
     made = []
@@ -152,5 +152,5 @@ def parse_marked(message: str) -> list[Part]:
 def all_words() -> list[str]:
     """Every wording, topic, role and goal of the grammar, for a text tokenizer to learn from."""
     words = grammar()["wordings"]
-    grouped = [w for group in words.values() for w in (group if isinstance(group, list) else sum(group.values(), []))]
-    return [*grouped, *topics(), *grammar()["goals"], *(name for pair in grammar()["roles"] for name in pair)]
+    lists = [kind for group in words.values() for kind in (group.values() if isinstance(group, dict) else [group])]
+    return [*chain.from_iterable(lists), *topics(), *grammar()["goals"], *(name for pair in grammar()["roles"] for name in pair)]

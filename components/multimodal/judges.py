@@ -22,7 +22,7 @@ def features_of(modality: str, signal: Any, panel: Panel) -> Features:
     if modality == "speech":
         return _cepstra(signal, *((24, 256, 6) if panel == "claims" else (16, 128, 4)))
     if modality == "music":
-        return _rhythm(signal)
+        return _rhythm(signal, panel)
     return _colours(signal, 4 if panel == "claims" else 6)
 
 
@@ -49,7 +49,9 @@ class Judge:
             if self.panel == "claims"
             else RandomForestClassifier(200, random_state=self.seed, n_jobs=1)
         )
-        self._classifier = make_pipeline(StandardScaler(), learner).fit(self.features(signals), list(labels))
+        # pixels share a scale; most of those at the border have next to no spread, which scaling would blow up
+        steps = [learner] if self.modality == "picture" else [StandardScaler(), learner]
+        self._classifier = make_pipeline(*steps).fit(self.features(signals), list(labels))
         return self
 
     def features(self, signals: Sequence[Any]) -> Features:
@@ -78,7 +80,7 @@ def _pixels(picture: NDArray[np.uint8]) -> Features:
 def _profile(picture: NDArray[np.uint8]) -> Features:
     """Sums of rows, columns and both diagonals, and means of 2 x 2 blocks a pixel off any grid of patches."""
     grey = picture.mean(2) / 255
-    height, width = grey.shape
+    width = grey.shape[1]
     row, column = np.indices(grey.shape)
     down = np.bincount((row + column).ravel(), grey.ravel())
     up = np.bincount((row - column + width).ravel(), grey.ravel())
@@ -98,8 +100,8 @@ def _cepstra(samples: NDArray[np.floating], bands: int, window: int, parts: int)
     return np.concatenate([*means, [len(samples) / 8000]])
 
 
-def _rhythm(bars: Sequence[Sequence[Any]]) -> Features:
-    """Shares of durations, of onsets by place in the bar, of pitch classes (also of bars' last notes); bar length."""
+def _rhythm(bars: Sequence[Sequence[Any]], panel: Panel) -> Features:
+    """Bar length with shares of durations (check), or of onsets in the bar and pitch classes, also of last notes (claims)."""
     durations, onsets, classes, last = np.zeros(13), np.zeros(TICKS // 6 + 1), np.zeros(12), np.zeros(12)
     for bar in bars:
         at = 0
@@ -112,7 +114,8 @@ def _rhythm(bars: Sequence[Sequence[Any]]) -> Features:
         if bar and bar[-1].pitch != REST:
             last[(bar[-1].pitch - LOW) % 12] += 1
     length = np.median([sum(e.ticks for e in bar) for bar in bars]) / TICKS
-    shares = [x / max(1e-9, x.sum()) for x in (durations, onsets, classes, last)]
+    counts = (durations,) if panel == "check" else (onsets, classes, last)
+    shares = [x / max(1e-9, x.sum()) for x in counts]
     return np.concatenate([*shares, [length]])
 
 
