@@ -10,11 +10,11 @@ from typing import Any, Literal
 from prefect import flow
 from pydantic import Field
 
-from paperflows.flows.params import BySource, FlowParameters, Section
+from paperflows.flows.multimodal import Alignment, Decoding, Media, Plain, Sizes, Synthesis, Tokenizers, Tuning
+from paperflows.flows.params import BySource, FlowParameters
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.aligning import TINY, Mixture, align, modality_of, train_text_lm, tune_on_conversations
-from paperflows.tasks.annotators import Annotator
 from paperflows.tasks.any_to_any import (
     ACROSS,
     answer_across,
@@ -37,128 +37,6 @@ from paperflows.tasks.synthesis import (
     write_conversations,
     write_scenarios,
 )
-
-
-class Named(Section):
-    """A dataset."""
-
-    name: str = Field(description="Of the dataset in the source")
-    builtin: bool = Field(False, description="Read from the built-in source whatever the source of the run")
-
-
-class Media(Section):
-    """Datasets by modality."""
-
-    picture: Named = Field(description="Small pictures of one thing each, with a word")
-    speech: Named = Field(description="Recordings of the same words")
-    music: Named = Field(description="Tunes in ABC notation")
-    drawing: Named | None = Field(None, description="Drawings of 32 x 32 with names, groups and tones; empty for none")
-    text: str = Field(description="Plain texts that the language model starts from")
-
-    def named(self) -> dict[str, Named]:
-        """Modality -> dataset, of those that are there."""
-        every = {"picture": self.picture, "speech": self.speech, "music": self.music, "drawing": self.drawing}
-        return {modality: found for modality, found in every.items() if found}
-
-
-class PatchBook(Section):
-    """Picture tokenizer."""
-
-    patch: int = Field(ge=1, description="Side of a patch, in pixels")
-    codes: int = Field(ge=2, description="Patches in the code book")
-    steps: int = Field(ge=1, description="Updates of the code book")
-
-
-class FrameBook(Section):
-    """Speech tokenizer."""
-
-    codes: int = Field(ge=2, description="Log-mel frames in the code book")
-    steps: int = Field(ge=1, description="Updates of the code book")
-
-
-class DrawingBook(Section):
-    """Tokenizer of drawings, a VQ-VAE."""
-
-    width: int = Field(ge=4, description="Channels of the first layer")
-    codes: int = Field(ge=2, description="Codes of a level")
-    levels: int = Field(ge=2, description="Residual levels a cell")
-    steps: int = Field(ge=1, description="Optimiser steps")
-    batch_size: int = Field(ge=1, description="Drawings a step")
-    learning_rate: float = Field(gt=0, description="Highest")
-
-
-class Tokenizers(Section):
-    """What turns media into ids; music's ids are events and are not learnt."""
-
-    picture: PatchBook
-    speech: FrameBook
-    drawing: DrawingBook
-
-
-class Sizes(Section):
-    """Shape of the tiny language model."""
-
-    vocabulary: int = Field(ge=300, description="Text tokens, bytes included")
-    width: int = Field(ge=8, description="Of the residual stream")
-    layers: int = Field(ge=1, description="Decoder layers")
-    heads: int = Field(ge=1, description="Attention heads")
-    hidden: int = Field(ge=8, description="Width of the feed-forward layers")
-    positions: int = Field(ge=64, description="Longest sequence")
-
-
-class Plain(Section):
-    """Training of the language model before any medium."""
-
-    texts: int = Field(ge=1, description="Texts at most")
-    steps: int = Field(ge=1, description="Optimiser steps")
-    batch_size: int = Field(ge=1, description="Texts a step")
-    learning_rate: float = Field(gt=0, description="Highest")
-
-
-class Alignment(Section):
-    """Stage 1, the same for every model."""
-
-    steps: int = Field(ge=1, description="For each direction: a model of six directions takes six times as many")
-    batch_size: int = Field(ge=1, description="Pairs a step")
-    learning_rate: float = Field(gt=0, description="Highest")
-    row: int = Field(ge=64, description="Tokens of a packed row")
-    weighting: Literal["paper", "mean", "sqrt"] = Field(
-        description="Loss of an answer: every token 1 (paper), 1 in all (mean), or the root of its length (sqrt)"
-    )
-    prompt: float = Field(ge=0, description="Weight of a prompt beside an answer; paper takes 1")
-    dropped: float = Field(ge=0, lt=1, description="Share of text conditions left out, for guidance")
-
-
-class Tuning(Section):
-    """Stage 2."""
-
-    steps: int = Field(ge=1, description="Optimiser steps")
-    batch_size: int = Field(ge=1, description="Conversations a step")
-    learning_rate: float = Field(gt=0, description="Highest")
-    row: int = Field(ge=64, description="Tokens of a packed row; longer conversations are left out")
-    weighting: Literal["paper", "mean", "sqrt"] = Field(description="As in stage 1, of the assistant's messages")
-
-
-class Synthesis(Section):
-    """The pipeline of conversations."""
-
-    writer: Annotator
-    topics: int = Field(ge=5, description="Specific topics at most; a fifth is held out for the evaluation")
-    scenarios: int = Field(ge=1, description="Conversations planned")
-    keep: int = Field(ge=1, description="Conversations kept at most")
-    most_words: int = Field(ge=10, description="Of a conversation")
-    threshold: float = Field(gt=0, le=1, description="Jaccard similarity of word trigrams of a near-duplicate")
-    tries: int = Field(ge=1, description="Of an element until the judge recognises it")
-
-
-class Decoding(Section):
-    """How one modality is written."""
-
-    temperature: float = Field(1.0, ge=0, description="0 is greedy")
-    top_k: int = Field(0, ge=0, description="Likeliest ids drawn from; 0 takes all")
-    repetition_penalty: float = Field(1.0, gt=0, description="Of ids that the block has; speech repeats rightly")
-    longest: int = Field(ge=1, description="Ids of a block at most")
-    guidance: float = Field(0.0, ge=0, description="g of logits + g (conditional - unconditional)")
 
 
 class Anygpt(FlowParameters):
@@ -297,7 +175,8 @@ def direction_claims(params: Anygpt, answered: Any, ceilings: Any) -> list[Claim
         if d in params.specialists:
             made.append(
                 Claim(
-                    id=f"near_specialist_{d}", statement=f"{_say(d)}: the joint model is at most 5 points behind a specialist",
+                    id=f"near_specialist_{d}",
+                    statement=f"{_say(d)}: joint training is at most 5 points below a specialist",
                     metric="accuracy", baseline=_outputs(answered[d]), baseline_name="specialist", datasets=[d],
                     margin=-0.05, **shared,
                 )
@@ -305,15 +184,16 @@ def direction_claims(params: Anygpt, answered: Any, ceilings: Any) -> list[Claim
         made.append(
             Claim(
                 id=f"above_chance_{d}", statement=f"{_say(d)}: three times chance or more", metric="accuracy",
-                baseline=[constant_outputs(o, 0.1) for o in ours], baseline_name="chance", datasets=[d], compare="ratio",
-                margin=3.0, **shared,
+                baseline=[constant_outputs(o, 0.1) for o in ours], baseline_name="chance", datasets=[d],
+                compare="ratio", margin=3.0, **shared,
             )
         )  # fmt: skip
     for d in WRITE:
         ceiling = rename_outputs(ceilings["outputs"], {f"reconstructed.{modality_of(d)}": d})
         made.append(
             Claim(
-                id=f"recognised_{d}", datasets=[d], metric="accuracy of an independent judge", compare="ratio", margin=0.8,
+                id=f"recognised_{d}", datasets=[d], metric="accuracy of an independent judge", compare="ratio",
+                margin=0.8,
                 statement=f"{_say(d)}: recognised at least 0.8 times as often as reconstructions of real items",
                 baseline=[ceiling] * len(ours), baseline_name="reconstructions", **shared,
             )
@@ -352,13 +232,15 @@ def across_claims(across: Any) -> list[Claim]:
         way = f"{given}_to_{wanted}"
         made += [
             Claim(
-                id=f"chain_{way}", statement=f"{_say(way)} in one answer is right 0.9 times as often as in two questions",
+                id=f"chain_{way}",
+                statement=f"{_say(way)} in one answer is right 0.9 times as often as in two questions",
                 baseline=_outputs(across["cascade"]), baseline_name="two questions", datasets=[way], compare="ratio",
                 margin=0.9, **shared,
             ),
             Claim(
                 id=f"instructions_{way}", statement=f"{_say(way)}: the synthesised conversations raise it by 20 points",
-                baseline=_outputs(across["aligned"]), baseline_name="stage 1 only", datasets=[way], margin=0.2, **shared,
+                baseline=_outputs(across["aligned"]), baseline_name="stage 1 only", datasets=[way], margin=0.2,
+                **shared,
             ),
         ]  # fmt: skip
     return made
@@ -368,7 +250,8 @@ def synthesis_claims(recognised: Any) -> list[Claim]:
     """Claim 5: what the conversion made is what was described."""
     return [
         Claim(
-            id="conversions_recognised", statement="Nine in ten converted media are recognised by a judge that did not check them",
+            id="conversions_recognised",
+            statement="Nine in ten converted media are recognised by judges that did not check them",
             metric="accuracy of an independent judge", ours=[recognised], baseline=[constant_outputs(recognised, 0.0)],
             baseline_name="none", datasets=["media"], statistic="mean", margin=0.9,
         )
@@ -384,8 +267,8 @@ def drawing_claims(composed: Any, answered: Any) -> list[Claim]:
     return [
         Claim(
             id="tone_of_new_pairs", statement="The tone of a pair never seen is named 40 points above chance (60 %)",
-            metric="accuracy", ours=outputs, baseline=[constant_outputs(o, 0.2) for o in outputs], baseline_name="chance",
-            datasets=[tone], statistic="mean", margin=0.4,
+            metric="accuracy", ours=outputs, baseline=[constant_outputs(o, 0.2) for o in outputs],
+            baseline_name="chance", datasets=[tone], statistic="mean", margin=0.4,
         ),
         Claim(
             id="group_of_new_drawings", statement="The group of a drawing never seen is named better than by chance",
@@ -454,10 +337,10 @@ def describe(
     )
     left_out = {one["name"]: one["left_out"] for one in media if one["left_out"]}
     found.notes = [
-        "Judges are scikit-learn classifiers trained on real training signals; they never saw a token. One panel checks "
-        "the conversions, the other decides the claims.",
-        f"Loss weighting `{params.alignment.weighting}` (the paper's is `paper`). Every direction of a balanced model sees "
-        f"{params.alignment.steps * params.alignment.batch_size} pairs, in the joint model and in specialists alike.",
+        "Judges are scikit-learn classifiers trained on real training signals; they never saw a token. One panel "
+        "checks the conversions, the other decides the claims.",
+        f"Loss weighting `{params.alignment.weighting}` (the paper's is `paper`). Every direction of a balanced model "
+        f"sees {params.alignment.steps * params.alignment.batch_size} pairs, as in the joint model so in specialists.",
         "Pictures and recordings inside conversations come from the training splits, altered: the offline stand-in for "
         "text-to-image, text-to-music and text-to-speech services.",
         f"Left out, as the events cannot hold them: {left_out}" if left_out else "",

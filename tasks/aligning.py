@@ -44,8 +44,8 @@ def modality_of(direction: str) -> str:
 
 @cached_task(name="train_text_lm")
 def train_text_lm(
-    texts: DatasetArtifact, tokenized: list[TokenizedArtifact], sizes: dict[str, int], training: dict[str, Any], seed: int,
-    device: str,
+    texts: DatasetArtifact, tokenized: list[TokenizedArtifact], sizes: dict[str, int], training: dict[str, Any],
+    seed: int, device: str,
 ) -> ModelArtifact:  # fmt: skip
     """The language model before any medium: a tiny decoder trained on plain texts.
 
@@ -169,8 +169,8 @@ def tune_on_conversations(
 
     settings = {"method": "tuned", "seed": seed, "conversations": len(pool), **training}
     return _fit(
-        f"tuned-seed{seed}", settings, network, vocabulary, batch_at, training["steps"], training["learning_rate"], seed,
-        device,
+        f"tuned-seed{seed}", settings, network, vocabulary, batch_at, training["steps"], training["learning_rate"],
+        seed, device,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+from paperflows.components.errors import InputError
 from paperflows.tasks.aligning import Mixture, modality_of, open_model
 from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import read_rows
@@ -142,6 +143,9 @@ def answer_across(
 
     Returns:
         `outputs`: artifact of (N,) right or not by `<from>_to_<to>`, and of what was written; `measures`.
+
+    Raises:
+        InputError: no test item says a number.
     """
     import numpy as np
     from safetensors.numpy import save_file
@@ -160,6 +164,10 @@ def answer_across(
     for given, wanted in ACROSS:
         rows = read_rows(open_artifact(by_ids[given]) / "test.jsonl")[:limit]
         rows = [row for row in rows if row["caption"] in NUMBERS]
+        if not rows:
+            raise InputError(
+                f"no test item of {given} says a number from zero to nine, which the conversations are about"
+            )
         if way == "cascade":
             texts = to_text(network, vocabulary, f"{given}_to_text", [row["ids"] for row in rows], decoding, seed)
             written = to_media(network, vocabulary, f"text_to_{wanted}", texts, decoding, seed)

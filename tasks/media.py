@@ -35,7 +35,7 @@ class TokenizedArtifact(Artifact):
 
 
 def load_media(source: str, name: str, modality: str, bars: int) -> MediaArtifact:
-    """Read, check and store a dataset of one modality (the task `load_media`); a folder's files are looked at each time.
+    """Read, check and store a dataset of one modality (task `load_media`); a folder's files are looked at each time.
 
     Args:
         modality: picture, speech, music or drawing.

@@ -209,8 +209,8 @@ def convert_media(
                             file = write_medium(folder / "media", f"{len(manifest):06d}", kind, one["signal"])
                             parts.append({"kind": kind, "file": f"media/{file}"})
                             manifest.append(
-                                {"file": f"media/{file}", "kind": kind, "prompt": description, "generator": library.name,
-                                 "seed": one["seed"], "tries": one["tries"], "judged": one["judged"]}
+                                {"file": f"media/{file}", "kind": kind, "prompt": description,
+                                 "generator": library.name, **{k: one[k] for k in ("seed", "tries", "judged")}}
                             )  # fmt: skip
                     messages.append(parts)
                 stored.append(messages)
@@ -224,7 +224,8 @@ def convert_media(
     covered = combination_counts(conversations, pairs)
     figures = {
         "files": float(len(manifest)), "decoded": float(decoded), "distinct_2": distinct(texts, 2),
-        "distinct_3": distinct(texts, 3), "combinations_least_to_mean": min(covered) * len(covered) / max(1, sum(covered)),
+        "distinct_3": distinct(texts, 3),
+        "combinations_least_to_mean": min(covered) * len(covered) / max(1, sum(covered)),
         "combinations_most_to_mean": max(covered) * len(covered) / max(1, sum(covered)),
         "tries": sum(one["tries"] for one in made) / len(made),
     }  # fmt: skip

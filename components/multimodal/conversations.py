@@ -153,4 +153,9 @@ def all_words() -> list[str]:
     """Every wording, topic, role and goal of the grammar, for a text tokenizer to learn from."""
     words = grammar()["wordings"]
     lists = [kind for group in words.values() for kind in (group.values() if isinstance(group, dict) else [group])]
-    return [*chain.from_iterable(lists), *topics(), *grammar()["goals"], *(name for pair in grammar()["roles"] for name in pair)]
+    return [
+        *chain.from_iterable(lists),
+        *topics(),
+        *grammar()["goals"],
+        *(name for pair in grammar()["roles"] for name in pair),
+    ]

@@ -15,7 +15,7 @@ from paperflows.components.multimodal.music import HIGH, LOW, REST, Event
 class Library:
     """The offline generator: signals of a training split by their description, each use altered anew.
 
-    Pictures are moved by a part of a pixel and change brightness, with noise, recordings change pace and loudness, tunes
+    Pictures move by a part of a pixel and change brightness, with noise; recordings change pace and loudness; tunes
     start at another bar. It stands where the paper has DALL-E 3, MusicGen and Azure's voices.
     """
 

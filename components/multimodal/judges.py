@@ -101,7 +101,7 @@ def _cepstra(samples: NDArray[np.floating], bands: int, window: int, parts: int)
 
 
 def _rhythm(bars: Sequence[Sequence[Any]], panel: Panel) -> Features:
-    """Bar length with shares of durations (check), or of onsets in the bar and pitch classes, also of last notes (claims)."""
+    """Bar length, with shares of durations (check), or of onsets and of pitch classes, also of last notes (claims)."""
     durations, onsets, classes, last = np.zeros(13), np.zeros(TICKS // 6 + 1), np.zeros(12), np.zeros(12)
     for bar in bars:
         at = 0

@@ -35,7 +35,7 @@ class Conversation(BaseModel):
 
 
 def expand(llm: LLM, model: str, count: int) -> list[str]:
-    """Specific topics of every meta topic, `count` in all at least; a meta topic whose reply is unreadable gives none."""
+    """Specific topics of every meta topic, `count` in all; a meta topic whose reply is unreadable gives none."""
     metas = list(grammar()["topics"])
     each = -(-count // len(metas))
     requests = [_request(model, "topics.jinja", 1500, meta=meta, count=each) for meta in metas]
@@ -56,6 +56,6 @@ def write(
 def _request(model: str, prompt: str, most: int, **values: Any) -> Request:
     text, digest = render(PROMPTS / prompt, **values)
     return Request(
-        model=model, messages=(Message(role="user", content=text),), temperature=1.0, max_tokens=most, prompt_hash=digest,
-        tags={"stage": prompt.removesuffix(".jinja")},
+        model=model, messages=(Message(role="user", content=text),), temperature=1.0, max_tokens=most,
+        prompt_hash=digest, tags={"stage": prompt.removesuffix(".jinja")},
     )  # fmt: skip

@@ -185,14 +185,14 @@ def _checked(event: Event) -> Event:
 
 
 def _spell(event: Event) -> str:
+    """A note with its accidental and its length in ticks; black keys are sharps."""
     if event.pitch == REST:
         return f"z{event.ticks}"
     octave, step = divmod(event.pitch - 60, 12)
-    letter = next(name for name, place in LETTERS.items() if place in (step, step - 1))
-    sign = "=" if LETTERS[letter] == step else "^"
-    if step in LETTERS.values():
-        letter, sign = next(name for name, place in LETTERS.items() if place == step), "="
-    return f"{sign}{letter if octave < 1 else letter.lower()}{',' * -octave if octave < 0 else chr(39) * max(0, octave - 1)}{event.ticks}"
+    natural = max(place for place in LETTERS.values() if place <= step)
+    letter = next(name for name, place in LETTERS.items() if place == natural)
+    marks = "," * -octave if octave < 0 else "'" * max(0, octave - 1)
+    return f"{'=' if step == natural else '^'}{letter if octave < 1 else letter.lower()}{marks}{event.ticks}"
 
 
 def play(bars: Sequence[Sequence[Event]], *, rate: int = 8_000, whole: float = 2.0) -> NDArray[np.float32]:

@@ -38,8 +38,8 @@ def pack(lengths: Sequence[int], width: int) -> list[list[int]]:
 def weights_of(example: Tokens, weighting: Weighting, *, prompt: float, answers_only: bool) -> list[float]:
     """Loss weight of each token of an example; each span (a prompt, an answer) counts by its own length.
 
-    `paper` gives every token 1, `mean` every span 1 in all, `sqrt` every span the square root of its length. Tokens that
-    are not the assistant's get `prompt` times that (`paper`: the same), or nothing with `answers_only` (stage 2).
+    `paper` gives every token 1, `mean` every span 1 in all, `sqrt` every span the square root of its length. Tokens
+    that are not the assistant's get `prompt` times that (`paper`: the same), or nothing with `answers_only` (stage 2).
     """
     power = POWER[weighting]
     factor = 0.0 if answers_only else 1.0 if weighting == "paper" else prompt

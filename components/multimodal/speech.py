@@ -85,7 +85,7 @@ class SpeechTokenizer:
         return codebook(self.book)[torch.tensor(list(ids))] * self.scale + self.mean
 
     def decode(self, ids: Sequence[int]) -> Samples:
-        """(S,) samples of one recording's ids, by the filters' pseudo-inverse and Griffin-Lim; empty for fewer than 2."""
+        """(S,) samples of one recording's ids, by pseudo-inverse filters and Griffin-Lim; silence for fewer than 2."""
         if len(ids) < 2:
             return np.zeros(HOP, np.float32)
         frames = self.spectrogram(ids).T[None]
