@@ -143,7 +143,8 @@ def _previews(folder: Path) -> list[dict[str, str]]:
     """Name, picture or sound (data URL) and score (text) of each preview; files of one stem are one preview."""
     found: dict[str, dict[str, str]] = {}
     for file in sorted(folder.glob("*")):
-        entry = found.setdefault(file.stem, {"name": file.stem.replace("_", " ")})
+        empty = {"name": file.stem.replace("_", " "), "picture": "", "sound": "", "score": ""}
+        entry = found.setdefault(file.stem, empty)
         if file.suffix == ".abc":
             entry["score"] = file.read_text(encoding="utf-8")
         elif kind := {".png": "picture", ".wav": "sound"}.get(file.suffix):

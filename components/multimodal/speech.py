@@ -4,6 +4,7 @@ Letters: S samples, F frames, M mel bands, N recordings.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ FINE = 4  # frames between two of the code's, for the way back: windows must ove
 FLOOR = 1e-4
 
 
+@cache
 def mel_filters(bands: int = BANDS, *, rate: int = RATE, fft: int = FFT) -> Tensor:
     """(M, fft / 2 + 1) triangles, evenly spaced on the mel scale 2595 log10(1 + f / 700), each of sum 1."""
     top = 2595 * np.log10(1 + rate / 2 / 700)
@@ -29,6 +31,12 @@ def mel_filters(bands: int = BANDS, *, rate: int = RATE, fft: int = FFT) -> Tens
     falling = (edges[2:, None] - bins[None]) / np.diff(edges)[1:, None]
     triangles = np.maximum(0, np.minimum(rising, falling))
     return torch.from_numpy(triangles / np.maximum(triangles.sum(1, keepdims=True), 1e-9)).float()
+
+
+@cache
+def _inverse() -> Tensor:
+    """(fft / 2 + 1, M) pseudo-inverse of the filters."""
+    return torch.linalg.pinv(mel_filters())
 
 
 def log_mel(samples: Samples, *, hop: int = HOP) -> Tensor:
@@ -92,7 +100,7 @@ class SpeechTokenizer:
         fine = torch.nn.functional.interpolate(
             frames, (frames.shape[-1] - 1) * FINE + 1, mode="linear", align_corners=True
         )
-        magnitude = (torch.linalg.pinv(mel_filters()) @ fine[0].exp()).clamp(min=0)
+        magnitude = (_inverse() @ fine[0].exp()).clamp(min=0)
         samples = griffin_lim(magnitude, hop=HOP // FINE).numpy()
         return np.asarray(samples / max(1.0, float(np.abs(samples).max())), np.float32)
 
