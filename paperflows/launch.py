@@ -1,5 +1,6 @@
 """`paperflows run`: parameters, Prefect, the flow, and the table at its end."""
 
+import importlib
 import json
 import logging
 import os
@@ -43,12 +44,15 @@ def run_flow(slug: str, *, profile: str, data: str | None, overrides: Sequence[s
             logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     typer.echo(f"{slug}: {paper.title} ({profile}, data {params.data})", err=True)
-    report = _call(flow, params)
+    connected = "PREFECT_API_URL" in os.environ
+    # a cluster's other machines could not reach a server on this one's loopback address
+    alone = not (connected or params.ray.address or os.environ.get("RAY_ADDRESS"))
+    report = _call_alone(flow, params, root) if alone else _call(flow, params)
     from paperflows.ledger import build_ledger
 
     page = build_ledger(root)
     print_report(report)
-    if "PREFECT_API_URL" not in os.environ:
+    if not connected:
         typer.echo(
             "no Prefect server was running: its UI will not show every task of this run (paperflows serve)", err=True
         )
@@ -63,6 +67,20 @@ def _call(flow: Any, params: Any) -> dict[str, Any]:
     # A heartbeat thread costs a second at the end of every synchronous flow; it is for deployments.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         return flow.with_options(task_runner=runner(params.ray.address))(params)
+
+
+def _call_alone(flow: Any, params: Any, root: Path) -> dict[str, Any]:
+    """With a Prefect server of its own, which starts while what tasks need is imported."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from paperflows.processes import temporary_prefect, wait_for
+
+    with temporary_prefect(root) as (url, server):
+        for module in ("mlflow", "torch", "transformers"):
+            importlib.import_module(module)
+        wait_for(f"{url}/health", server)
+        with temporary_settings({PREFECT_API_URL: url}):
+            return _call(flow, params)
 
 
 def served(root: Path) -> dict[str, str] | None:

@@ -20,11 +20,12 @@ RESULTS = Path("docs") / "results"
 
 @dataclass(frozen=True)
 class Entry:
-    """One report and its plots as data URLs."""
+    """One report, its plots as data URLs, and what it made: pictures, sounds and tunes to look at and listen to."""
 
     report: dict[str, Any]
     plots: list[tuple[str, str]]
     place: str
+    previews: list[dict[str, str]]
 
 
 def build_ledger(root: Path, *, links: dict[str, str] | None = None) -> Path:
@@ -135,7 +136,21 @@ def _entry(root: Path, path: Path, plots: Path) -> Entry:
         (image.stem, "data:image/png;base64," + base64.b64encode(image.read_bytes()).decode())
         for image in sorted(plots.glob("*.png"))
     ]
-    return Entry(read_report(path), images, path.relative_to(root).as_posix())
+    return Entry(read_report(path), images, path.relative_to(root).as_posix(), _previews(plots / "previews"))
+
+
+def _previews(folder: Path) -> list[dict[str, str]]:
+    """Name, picture or sound (data URL) and score (text) of each preview; files of one stem are one preview."""
+    found: dict[str, dict[str, str]] = {}
+    for file in sorted(folder.glob("*")):
+        empty = {"name": file.stem.replace("_", " "), "picture": "", "sound": "", "score": ""}
+        entry = found.setdefault(file.stem, empty)
+        if file.suffix == ".abc":
+            entry["score"] = file.read_text(encoding="utf-8")
+        elif kind := {".png": "picture", ".wav": "sound"}.get(file.suffix):
+            media = "image/png" if kind == "picture" else "audio/wav"
+            entry[kind] = f"data:{media};base64," + base64.b64encode(file.read_bytes()).decode()
+    return list(found.values())
 
 
 def _newest(entries: list[Entry]) -> list[Entry]:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,12 +20,9 @@ import typer
 from paperflows.components.errors import ServiceError
 from paperflows.launch import SERVED
 from paperflows.ledger import build_ledger
+from paperflows.processes import HOST, PATIENCE, log_file, stop_group, wait_for
 from paperflows.sync import POOL
 from paperflows.tasks.environment import prepare, settings
-
-HOST = "127.0.0.1"
-PATIENCE = 120.0  # seconds until a server must be healthy
-GRACE = 10.0  # seconds between asking a process to stop and killing it
 
 
 def serve_all(*, port: int) -> None:
@@ -65,13 +61,13 @@ def serve_all(*, port: int) -> None:
         signal.signal(number, lambda *_: stop.set())
     with _processes(root, environment) as start:
         servers = {name: start(name, command) for name, command in commands.items()}
-        _wait_for(f"{urls['prefect']}/api/health", servers["prefect"], stop)
+        wait_for(f"{urls['prefect']}/api/health", servers["prefect"], stop)
         for step in _deployment_steps(python):
             if stop.is_set():
                 return
             _once(root, environment, step)
         worker = start("worker", [python, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "local"])
-        _wait_for(f"{urls['mlflow']}/health", servers["mlflow"], stop)
+        wait_for(f"{urls['mlflow']}/health", servers["mlflow"], stop)
         _wait_for_worker(urls["prefect"], worker, stop)
         with _report_page(root, port, urls), _announced(root, urls):
             if not stop.is_set():
@@ -82,7 +78,7 @@ def serve_all(*, port: int) -> None:
             while not stop.wait(1.0):
                 for name, process in {**servers, "worker": worker}.items():
                     if process.poll() is not None:
-                        raise ServiceError(f"{name} stopped with code {process.returncode}: see {_log(root, name)}")
+                        raise ServiceError(f"{name} stopped with code {process.returncode}: see {log_file(root, name)}")
         typer.echo("stopping")
 
 
@@ -98,8 +94,7 @@ def _processes(root: Path, environment: dict[str, str]) -> Iterator[Any]:
     running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        _log(root, name).parent.mkdir(parents=True, exist_ok=True)
-        with _log(root, name).open("wb") as log:
+        with log_file(root, name).open("wb") as log:
             running[name] = subprocess.Popen(
                 command,
                 cwd=root,
@@ -115,20 +110,7 @@ def _processes(root: Path, environment: dict[str, str]) -> Iterator[Any]:
         yield start
     finally:
         for process in reversed(running.values()):
-            _stop(process)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process group to end, then make it."""
-    for number, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
+            stop_group(process)
 
 
 def _once(root: Path, environment: dict[str, str], command: list[str]) -> None:
@@ -136,18 +118,6 @@ def _once(root: Path, environment: dict[str, str], command: list[str]) -> None:
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
         raise ServiceError(f"{' '.join(command[2:])}: {lines[-1] if lines else done.returncode}")
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], stop: threading.Event) -> None:
-    end = time.monotonic() + PATIENCE
-    while not stop.is_set():
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError as error:
-            if process.poll() is not None or time.monotonic() > end:
-                raise ServiceError(f"{url} does not answer ({error}); the logs are in .state/logs") from error
-        stop.wait(0.2)
 
 
 def _wait_for_worker(prefect: str, process: subprocess.Popen[bytes], stop: threading.Event) -> None:
@@ -210,7 +180,3 @@ def _free(port: int) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             raise ServiceError(f"port {port} is taken; choose three free ones with --port") from error
-
-
-def _log(root: Path, name: str) -> Path:
-    return root / ".state" / "logs" / f"{name}.log"

@@ -47,6 +47,7 @@ class Findings:
         tables: title -> rows of cells, shown by the report page (a few examples to look at, not results).
         leaderboard: rows of `rank_methods`, shown by the report page beside those of other papers.
         draw: functions that draw one PNG each into the path they are given, by file name.
+        previews: artifact of pictures (PNG), sounds (WAV) and tunes (ABC) that the report page shows and plays.
     """
 
     model: str = ""
@@ -59,6 +60,7 @@ class Findings:
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     leaderboard: list[dict[str, Any]] = field(default_factory=list)
     draw: dict[str, Any] = field(default_factory=dict)
+    previews: Artifact | None = None
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -183,6 +185,8 @@ def _write(
         draw_claims(found.claims, building / "plots" / "claims.png")
     for name, draw in found.draw.items():
         draw(building / "plots" / name)
+    if found.previews:
+        shutil.copytree(open_artifact(found.previews), building / "plots" / "previews")
     found.report = {
         "paper": slug,
         "title": title,

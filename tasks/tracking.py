@@ -11,23 +11,24 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_SOURCE_NAME, MLFLOW_USER
+from typing import TYPE_CHECKING, Any
 
 from paperflows.components.errors import ServiceError
 
+if TYPE_CHECKING:  # it takes seconds to import, which a run with a wrong parameter need not wait for
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
 log = logging.getLogger(__name__)
 FLOW_RUN_TAG = "prefect.flow_run_id"
+PARENT_TAG = "mlflow.parentRunId"
 
 
 @lru_cache(maxsize=1)
-def client() -> MlflowClient:
+def client() -> "MlflowClient":
     """The tracking client of $MLFLOW_TRACKING_URI."""
+    from mlflow import MlflowClient
+
     return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
 
 
@@ -37,6 +38,8 @@ def open_parent(slug: str, *, name: str, params: Mapping[str, Any], tags: Mappin
     Raises:
         ServiceError: the tracking server or database does not answer.
     """
+    from mlflow.exceptions import MlflowException
+
     try:
         found = client().get_experiment_by_name(slug)
         if found is None:
@@ -59,6 +62,8 @@ class Recorder:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Record `values` at `step`."""
+        from mlflow.entities import Metric
+
         now = int(time.time() * 1000)
         self._pending += [Metric(key, float(value), now, step) for key, value in values.items()]
         if time.monotonic() - self._last >= self._every:
@@ -66,6 +71,8 @@ class Recorder:
 
     def flush(self) -> None:
         """Send what is waiting; a server that is gone costs these metrics, is named in a warning, stops nothing."""
+        from mlflow.exceptions import MlflowException
+
         pending, self._pending, self._last = self._pending, [], time.monotonic()
         if not pending:
             return
@@ -80,7 +87,7 @@ def child(name: str, params: Mapping[str, Any]) -> Iterator[Recorder]:
     """A child of the current flow run's parent; marked FAILED when the body raises."""
     parent = parent_of_flow_run()
     info = client().get_run(parent).info
-    recorder = Recorder(_open(info.experiment_id, name, params, {MLFLOW_PARENT_RUN_ID: parent, **_process_tags()}))
+    recorder = Recorder(_open(info.experiment_id, name, params, {PARENT_TAG: parent, **_process_tags()}))
     try:
         yield recorder
     except BaseException:
@@ -96,6 +103,9 @@ def trace_calls(stage: str, *, most: int = 200) -> Callable[[Any, list[Any]], No
 
     Prompts and replies are traced, keys never reach this place. What MLflow does not take is named in a warning.
     """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
     experiment = client().get_run(parent_of_flow_run()).info.experiment_id
     traced = 0
 
@@ -127,7 +137,7 @@ def replay_child(name: str, params: Mapping[str, Any], history: list[dict[str, f
 def children(parent: str) -> set[str]:
     """Names of the child runs that `parent` has."""
     experiment = client().get_run(parent).info.experiment_id
-    found = client().search_runs([experiment], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'", max_results=1000)
+    found = client().search_runs([experiment], f"tags.`{PARENT_TAG}` = '{parent}'", max_results=1000)
     return {run.info.run_name for run in found}
 
 
@@ -155,6 +165,8 @@ def close_parent(
     run_id: str, *, metrics: Mapping[str, float], tags: Mapping[str, str], files: Callable[[], list[Path]]
 ) -> None:
     """Log final metrics, tags and files (each below its folder's name) and finish the run."""
+    from mlflow.entities import Metric, RunTag
+
     now = int(time.time() * 1000)
     items = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
     for start in range(0, len(items), 500):
@@ -169,7 +181,9 @@ def close_parent(
 
 
 def _open(experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-    run = client().create_run(experiment, run_name=name, tags={**tags, MLFLOW_RUN_NAME: name})
+    from mlflow.entities import Param
+
+    run = client().create_run(experiment, run_name=name, tags=dict(tags))
     flat = [Param(key, str(value)[:5900]) for key, value in _flatten(params)]
     client().log_batch(run.info.run_id, params=flat[:100])
     for start in range(100, len(flat), 100):
@@ -185,8 +199,8 @@ def _process_tags() -> dict[str, str]:
         "paperflows.pid": str(process.pid),
         "paperflows.started": str(process.create_time()),
         "paperflows.host": socket.gethostname(),
-        MLFLOW_SOURCE_NAME: "paperflows",
-        MLFLOW_USER: os.environ.get("USER", "unknown"),
+        "mlflow.source.name": "paperflows",
+        "mlflow.user": os.environ.get("USER", "unknown"),
     }
 
 

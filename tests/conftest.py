@@ -17,6 +17,9 @@ import pytest
 
 # Triton reads this when it is first imported, which other libraries do too: kernels run on the CPU, interpreted
 os.environ.setdefault("TRITON_INTERPRET", "1")
+# two test processes on two cores: a thread each, or the threads of one wait for the other's
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # a test that waits for a busy machine is not a failing one
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")

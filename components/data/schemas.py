@@ -213,6 +213,7 @@ class Image(_Row):
 
     image: Text
     text: Text
+    digit: int | None = None
     group: str | None = None
     keywords: list[str] | None = None
     base: str | None = None

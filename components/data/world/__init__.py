@@ -8,6 +8,7 @@ so no sentence of a test split occurs in a train split, within a dataset or acro
 from collections.abc import Callable
 from typing import Any
 
+from paperflows.components.data.world.media import picture_rows, speech_rows, tune_rows
 from paperflows.components.data.world.render_alignment import chinese_text_rows, judged_rows, prompt_rows
 from paperflows.components.data.world.render_chains import chain_rows
 from paperflows.components.data.world.render_classes import question_rows, topic_rows
@@ -37,6 +38,7 @@ WORLD: dict[str, Callable[[], Splits]] = {
     "world_names": _sized(tag_rows, 1_200, 300, 500),
     "world_chinese": _sized(chinese_text_rows, 3_000, 300, 300),
     "world_graph": graph_rows,
+    "world_digits": picture_rows,
     "world_documents": document_rows,
     "world_judged": _sized(judged_rows, 150, 40, 40),
     "world_minimal_pairs": minimal_pairs,
@@ -47,6 +49,7 @@ WORLD: dict[str, Callable[[], Splits]] = {
     "world_relations": relation_rows,
     "world_requests": _sized(request_rows, 300, 60, 120),
     "world_reviews": _sized(review_rows, 1_200, 200, 400),
+    "world_spoken": speech_rows,
     "world_sts": _sized(sts_pairs, 3_000, 800, 1_500),
     "world_sums": _sized(sum_rows, 2_500, 300, 300),
     "world_tellings": _sized(telling_rows, 2_500, 300, 300),
@@ -54,6 +57,7 @@ WORLD: dict[str, Callable[[], Splits]] = {
     "world_topics": _sized(topic_rows, 1_500, 300, 600),
     "world_trees": _sized(tree_rows, 400, 100, 200),
     "world_triples": triple_rows,
+    "world_tunes": _sized(tune_rows, 600, 60, 100),
 }
 
 

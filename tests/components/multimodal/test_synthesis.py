@@ -1,0 +1,130 @@
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from paperflows.components.data.media import read_picture, read_wav, resample, write_png, write_wav
+from paperflows.components.data.problems import DataError
+from paperflows.components.multimodal.captions import caption, diversity, facets
+from paperflows.components.multimodal.conversations import (
+    MODALITIES,
+    Unparsable,
+    combinations,
+    parse_marked,
+    scenarios,
+    topics,
+    write_conversation,
+)
+from paperflows.components.multimodal.conversion import Library, convert
+from paperflows.components.multimodal.filters import distinct, near_duplicates, reject, texts_of
+
+REPERTOIRE = {"picture": ["seven", "two"], "speech": ["seven", "two"], "music": ["2/4 in C"]}
+
+
+def test_marked_descriptions():
+    assert parse_marked("look <picture: seven> . say it") == [
+        ("text", "look"),
+        ("picture", "seven"),
+        ("text", ". say it"),
+    ]
+    with pytest.raises(Unparsable, match="not closed"):
+        parse_marked("look <picture: seven")
+    with pytest.raises(Unparsable, match="no modality"):
+        parse_marked("<smell: roses>")
+
+
+def test_combinations_are_covered_evenly_and_every_conversation_is_valid():
+    made = scenarios(topics(), 150, MODALITIES[1:], seed=0)
+    turns = Counter(turn for one in made for turn in one.turns)
+    assert set(turns) == set(combinations(MODALITIES[1:])) and max(turns.values()) - min(turns.values()) <= 1
+    repertoire = {
+        m: {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
+        for m in ("picture", "speech")
+    }
+    repertoire["music"] = {f"{meter} in C" for meter in ("2/4", "3/4", "4/4", "6/8")}
+    rows = [
+        {"turns": write_conversation(one, ["C"], random.Random(i)), "plan": [list(t) for t in one.turns]}
+        for i, one in enumerate(made)
+    ]
+    assert [reject(row, repertoire, most_words=200) for row in rows] == [None] * len(rows)
+    assert distinct([texts_of(row) for row in rows], 3) > 0.15
+
+
+@pytest.mark.parametrize(
+    ("user", "assistant", "why"),
+    [
+        ("look <picture: seven>", "it is seven <speech: seven>", None),
+        ("look", "it is seven <speech: seven>", "other media than planned"),
+        ("look <picture: a dog>", "it is seven <speech: seven>", "a description that cannot be converted"),
+        ("look <picture: seven", "it is seven <speech: seven>", "unparsable marks"),
+        ("look <picture: seven>", "As an AI i cannot <speech: seven>", "a refusal"),
+        ("look <picture: seven>", "<speech: seven>", "no words beside the medium"),
+        ("a bomb <picture: seven>", "it is seven <speech: seven>", "unsafe words"),
+        ("look <picture: seven>" + " word" * 60, "it is seven <speech: seven>", "too long"),
+        ("", "it is seven <speech: seven>", "an empty message"),
+    ],
+)
+def test_filters_give_their_reason(user, assistant, why):
+    row = {"turns": [{"user": user, "assistant": assistant}], "plan": [["picture", "speech"]]}
+    assert reject(row, REPERTOIRE, most_words=50) == why
+
+
+def test_near_duplicates_keep_the_first():
+    texts = ["a b c d e f", "a b c d e f", "a b c d e g", "p q r s t u"]
+    assert near_duplicates(texts, threshold=0.5) == [False, True, True, False]  # 3 of 5 trigrams are shared
+    assert near_duplicates(texts, threshold=0.7) == [False, True, False, False]
+
+
+class Listener:
+    """Recognises every signal but those below a number."""
+
+    def __init__(self, least):
+        self.least = least
+
+    def name(self, signals):
+        return ["seven" if s[0] >= self.least else "two" for s in signals]
+
+
+def test_failed_conversions_are_tried_again_and_then_given_up():
+    library = Library({"speech": [("seven", np.linspace(0, 1, 100).astype(np.float32))]})
+    library.make = lambda modality, description, seed: [seed % 17]
+    wanted = [("speech", "seven")] * 3
+    made = convert(library, {"speech": Listener(2)}, wanted, tries=4, seed=1)
+    assert [one["tries"] for one in made] == [3, 3, 3] and all(one["signal"] == [2] for one in made)
+    made = convert(library, {"speech": Listener(9)}, wanted, tries=4, seed=1)
+    assert [one["signal"] for one in made] == [None] * 3 and made[0]["judged"] == "two" and made[0]["tries"] == 4
+
+
+def test_the_library_alters_every_use():
+    library = Library({"speech": [("seven", np.sin(np.arange(800) / 9).astype(np.float32))]})
+    lengths = {len(library.make("speech", "seven", seed)) for seed in range(20)}
+    assert len(lengths) > 5 and min(lengths) > 690 and max(lengths) < 910
+    assert np.array_equal(library.make("speech", "seven", 3), library.make("speech", "seven", 3))
+
+
+def test_captions_and_facets_are_inverse():
+    drawing = {"text": "waving hand: dark skin tone", "group": "People & Body", "tone": "dark skin tone"}
+    assert caption("drawing", drawing) == "people : waving hand : dark skin tone"
+    assert facets("drawing", caption("drawing", drawing)) == {"group": "people", "tone": "dark skin tone"}
+    assert facets("drawing", "smileys : grinning face") == {"group": "smileys", "tone": "none"}
+    assert facets("music", caption("music", {"meter": "6/8", "key": "D"})) == {"meter": "6/8", "key": "D"}
+    assert diversity([np.zeros(2), np.array([3.0, 4.0])]) == pytest.approx(5)
+
+
+def test_media_files_come_back(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 3)).astype(np.uint8)
+    write_png(tmp_path / "a.png", pixels)
+    write_png(tmp_path / "b.png", pixels[:, :, :1])
+    assert np.array_equal(read_picture(tmp_path / "a.png"), pixels)
+    assert np.array_equal(read_picture(tmp_path / "b.png"), pixels[:, :, :1])
+    samples = np.linspace(-1, 1, 500).astype(np.float32)
+    write_wav(tmp_path / "a.wav", samples, 8000)
+    found, rate = read_wav(tmp_path / "a.wav")
+    assert rate == 8000 and np.abs(found - samples).max() < 1e-3 and len(resample(found, 8000, 4000)) == 250
+    (tmp_path / "c.png").write_text("no picture")
+    (tmp_path / "c.wav").write_text("no sound")
+    with pytest.raises(DataError, match="not a picture"):
+        read_picture(tmp_path / "c.png")
+    with pytest.raises(DataError, match="not a WAV"):
+        read_wav(tmp_path / "c.wav")
