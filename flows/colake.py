@@ -142,7 +142,7 @@ def colake(params: Colake) -> dict[str, Any]:
             name: [complete_ends(model, *place, *sees, params.end_texts, device) for model in models["colake"]]
             for name, sees in ENDS.items()
         } | {name: [one["ends"] for one in by_seed] for name, by_seed in embedded.items()}
-        classified = {
+        classified: dict[tuple[str, int], list[Any]] = {
             (name, shots): [
                 classify_relations(
                     name, models["words" if name == "static" else name][i], name in params.encoders, *place,
@@ -154,7 +154,7 @@ def colake(params: Colake) -> dict[str, Any]:
             for name in ("colake", "no_facts", "words", "static")
             if name in models or name == "static"
         }  # fmt: skip
-        probed = {
+        probed: dict[str, list[Any]] = {
             name: [probe_facts(model, name != "words", *place, params.end_texts, device) for model in models[name]]
             for name in ("colake", "no_facts", "words")
             if name in models
@@ -302,13 +302,13 @@ def describe(found: Any, params: Colake, models: Any, results: Results) -> None:
             for setting in by_method["colake"][0]["mrr"]
         }
         found.draw[file] = _bars(groups, ylabel)
-    shots = {
+    labelled = {
         f"{k or 'all'} labels": {
             name: [c["macro_f1"] for c in by] for (name, of), by in results.classified.items() if of == k
         }
         for k in params.labels.shots
     }
-    found.draw["labels.png"] = _bars(shots, "macro F1 of relations")
+    found.draw["labels.png"] = _bars(labelled, "macro F1 of relations")
     curves = {
         name: [(p["step"], _mean([m["history"][i]["loss"] for m in by])) for i, p in enumerate(by[0]["history"])]
         for name, by in models.items()
