@@ -302,13 +302,13 @@ def describe(found: Any, params: Colake, models: Any, results: Results) -> None:
             for setting in by_method["colake"][0]["mrr"]
         }
         found.draw[file] = _bars(groups, ylabel)
-    by_labels = {
+    labelled = {
         f"{k or 'all'} labels": {
             name: [c["macro_f1"] for c in by] for (name, of), by in results.classified.items() if of == k
         }
         for k in params.labels.shots
     }
-    found.draw["labels.png"] = _bars(by_labels, "macro F1 of relations")
+    found.draw["labels.png"] = _bars(labelled, "macro F1 of relations")
     curves = {
         name: [(p["step"], _mean([m["history"][i]["loss"] for m in by])) for i, p in enumerate(by[0]["history"])]
         for name, by in models.items()

@@ -188,7 +188,7 @@ def _open(place: str, tokenized: list[TokenizedArtifact], mixture: Mixture) -> t
     by_name = {one["modality"]: one for one in tokenized}
     if missing := [m for m in mixture.modalities if m not in by_name]:
         raise InputError(f"models: a mixture names {', '.join(missing)}, of which the source has no dataset")
-    tokenizers = {m: open_tokenizer(by_name[m]) for m in ORDER if m in mixture.modalities}
+    tokenizers: dict[str, Any] = {m: open_tokenizer(by_name[m]) for m in ORDER if m in mixture.modalities}
     vocabulary = Vocabulary(load_tokenizer(place), tokenizers, marks=mixture.marks)
     return load_pretrained(AutoModelForCausalLM, place).eval(), vocabulary
 

@@ -189,7 +189,8 @@ def convert_media(
         i: f"{kind} not recognised" for (i, kind, _), one in zip(wanted, made, strict=True) if one["signal"] is None
     }
     queue = iter(zip(wanted, made, strict=True))
-    conversations, manifest = [], []
+    conversations: list[Any] = []
+    manifest: list[Any] = []
     with new_artifact() as (folder, artifact), progress("write media") as report:
         (folder / "media").mkdir()
         for i, (row, turns) in enumerate(zip(rows, parsed, strict=True)):

@@ -55,7 +55,8 @@ def grammar() -> dict[str, Any]:
 
 def combinations(modalities: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of input and output modality in which at least one is not text."""
-    return [pair for pair in product(("text", *modalities), repeat=2) if pair != ("text", "text")]
+    kinds = ("text", *modalities)
+    return [pair for pair in product(kinds, kinds) if pair != ("text", "text")]
 
 
 def topics() -> list[str]:
