@@ -127,7 +127,9 @@ def colake(params: Colake) -> dict[str, Any]:
             ]
             for name, reading in READERS.items()
         }
+        # all that was submitted ends before anything runs here: two models must not be made at once in one process
         models = {name: [future.result() for future in by_seed] for name, by_seed in trained.items()}
+        read = {name: [future.result() for future in by_seed] for name, by_seed in readers.items()}
         completed = {
             name + ("" if neighbours else ", text alone"): [
                 complete_relations(model, params.encoders[name], *place, neighbours, params.texts, device)
@@ -136,8 +138,7 @@ def colake(params: Colake) -> dict[str, Any]:
             for name in params.encoders
             for neighbours in ((True, False) if name == "colake" else (True,))
         }
-        completed |= {name: [future.result() for future in by_seed] for name, by_seed in readers.items()}
-        completed |= {name: [one["relations"] for one in by_seed] for name, by_seed in embedded.items()}
+        completed |= read | {name: [one["relations"] for one in by_seed] for name, by_seed in embedded.items()}
         ends = {
             name: [complete_ends(model, *place, *sees, params.end_texts, device) for model in models["colake"]]
             for name, sees in ENDS.items()

@@ -202,18 +202,19 @@ def paraphrases_of(params: Diffusionbert, noise: dict[str, Any]) -> dict[str, An
         OURS: [train_paraphraser.submit(pairs, *size, noise, length, seed, device) for seed in params.seeds],
         DECODER: [train_decoder.submit(pairs, *size, _steps(noise), seed, device) for seed in params.seeds],
     }
+    models = {name: [future.result() for future in by_seed] for name, by_seed in trained.items()}
     rated = {
         name: [
             rate_paraphrases(
                 paraphrase(
-                    future.result(), name == OURS, pairs, *size, noise, length, p.sources, p.candidates, p.calls,
+                    model, name == OURS, pairs, *size, noise, length, p.sources, p.candidates, p.calls,
                     w.top_k, w.temperature, seed, device,
                 ),
                 pairs,
             )
-            for future, seed in zip(by_seed, params.seeds, strict=True)
+            for model, seed in zip(by_seed, params.seeds, strict=True)
         ]
-        for name, by_seed in trained.items()
+        for name, by_seed in models.items()
     }  # fmt: skip
     return {"data": data, "rated": rated}
 
