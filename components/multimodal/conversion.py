@@ -1,7 +1,7 @@
 """Described media made real: a recording, picture or tune of the description, altered, and checked by a judge."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,8 @@ class Library:
         """A signal of the description."""
         draw = random.Random(f"{seed}:{modality}:{description}")
         signal = draw.choice(self._items[modality][description])
-        return {"picture": alter_picture, "speech": alter_speech, "music": alter_tune}[modality](signal, draw)
+        alter: dict[str, Callable[..., Any]] = {"picture": alter_picture, "speech": alter_speech, "music": alter_tune}
+        return alter[modality](signal, draw)
 
 
 def alter_picture(picture: NDArray[np.uint8], draw: random.Random) -> NDArray[np.uint8]:
