@@ -1,4 +1,4 @@
-"""What the words of an encoder recall of the facts that it was trained on (LAMA, Petroni et al. 2019)."""
+"""What the words of an encoder recall of the facts that it was trained on (Petroni et al. 2019)."""
 
 from random import Random
 from typing import Any
