@@ -55,8 +55,8 @@ def grammar() -> dict[str, Any]:
 
 def combinations(modalities: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of input and output modality in which at least one is not text."""
-    kinds = ("text", *modalities)
-    return [pair for pair in product(kinds, kinds) if pair != ("text", "text")]
+    every = ("text", *modalities)
+    return [(given, wanted) for given in every for wanted in every if (given, wanted) != ("text", "text")]
 
 
 def topics() -> list[str]:

@@ -36,9 +36,7 @@ class Library:
         """A signal of the description."""
         draw = random.Random(f"{seed}:{modality}:{description}")
         signal = draw.choice(self._items[modality][description])
-        alter: dict[str, Callable[[Any, random.Random], Any]] = {
-            "picture": alter_picture, "speech": alter_speech, "music": alter_tune,
-        }  # fmt: skip
+        alter: dict[str, Callable[..., Any]] = {"picture": alter_picture, "speech": alter_speech, "music": alter_tune}
         return alter[modality](signal, draw)
 
 

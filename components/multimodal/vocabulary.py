@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 MARKS = ("<user>", "<bot>", "<eoh>", "<eom>")
 NULL = "<none>"  # stands for a dropped text condition
@@ -144,9 +144,3 @@ def _like(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
     centred = rows - rows.mean(0)
     weights = torch.randn(count, len(rows), generator=generator).to(rows)
     return rows.mean(0) + weights @ centred / (len(rows) - 1) ** 0.5
-
-
-def new_words(vocabulary: Vocabulary, model: nn.Module) -> int:
-    """How many rows `extend_vocabulary` will add."""
-    rows: int = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    return vocabulary.size - rows
