@@ -54,7 +54,9 @@ class Anygpt(FlowParameters):
     alignment: Alignment
     tuning: Tuning
     synthesis: Synthesis
-    decoding: dict[Literal["text", "picture", "speech", "music", "drawing"], Decoding]
+    decoding: dict[Literal["text", "picture", "speech", "music", "drawing"], Decoding] = Field(
+        description="How each modality is sampled"
+    )
     items: int = Field(ge=2, description="Test items of a direction at most")
     previews: int = Field(ge=1, description="Files shown of each way into media")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")

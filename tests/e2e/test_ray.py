@@ -55,14 +55,9 @@ print(json.dumps(ray.get(look.remote())))
     for name, value in reports[0]["metrics"].items():
         assert reports[1]["metrics"][name] == pytest.approx(value, abs=1e-3), name
 
-
-def test_experts_are_spread_over_the_cluster(connected, cluster):
+    # the experts of rectify_router are spread over the same cluster
     done = connected.run("run", "rectify_router", "--profile", "smoke", "--set", f"ray.address={cluster}")
     assert done.returncode == 0, done.stderr
-    (path,) = (connected.root / "runs").glob("*/report.json")
+    (path,) = (connected.root / "runs").glob("rectify_router-*/report.json")
     metrics = json.loads(path.read_text())["metrics"]
     assert metrics["skipped.both"] == metrics["padded.both"] == 0 and metrics["bytes_sent.both"] > 0
-    refused = connected.run(
-        "run", "rectify_router", "--profile", "smoke", "--set", f"ray.address={cluster}", "--set", "workers=4"
-    )
-    assert refused.returncode == 3 and "workers: 4 need a core each, the Ray cluster has 2" in refused.stderr
