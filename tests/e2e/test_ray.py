@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def cluster(connected, tmp_path):
     environment = {**connected.environment, "RAY_USAGE_STATS_ENABLED": "0"}
     command = [
         RAY, "start", "--head", "--port", "0", "--num-cpus", "2", "--include-dashboard", "false",
-        "--object-store-memory", "100000000", "--temp-dir", "/tmp/paperflows-ray",
+        "--object-store-memory", "100000000", "--temp-dir", tempfile.mkdtemp(prefix="ray"),  # short: sockets; new: a killed cluster's would be joined
     ]  # fmt: skip
     started = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert started.returncode == 0, started.stdout + started.stderr
