@@ -343,8 +343,9 @@ def describe(
         "checks the conversions, the other decides the claims.",
         f"Loss weighting `{params.alignment.weighting}` (the paper's is `paper`). Every direction of a balanced model "
         f"sees {params.alignment.steps * params.alignment.batch_size} pairs, as in the joint model so in specialists.",
-        "Pictures and recordings inside conversations come from the training splits, altered: the offline stand-in for "
-        "text-to-image, text-to-music and text-to-speech services.",
+        "Pictures, recordings and tunes inside conversations are altered items of one half of the training splits: the "
+        "offline stand-in for text-to-image, text-to-music and text-to-speech services. What judges them learnt from "
+        "the other half.",
         f"Left out, as the events cannot hold them: {left_out}" if left_out else "",
         "Recordings of the built-in source are synthesised by formants, not spoken."
         if params.data == "builtin"

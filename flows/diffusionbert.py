@@ -126,9 +126,10 @@ def diffusionbert(params: Diffusionbert) -> dict[str, Any]:
             name: [train_denoiser.submit(name, process, corpus, *size, noise, seed, device) for seed in params.seeds]
             for name, process in params.denoisers.items()
         }
-        fresh = [train_decoder.submit(corpus, *size, _steps(noise), seed, device) for seed in params.seeds]
+        start = params.denoisers[OURS].start == "pretrained"
+        twins = [train_decoder.submit(corpus, *size, start, _steps(noise), seed, device) for seed in params.seeds]
         models = {name: [future.result() for future in by_seed] for name, by_seed in trained.items()}
-        decoders = [future.result() for future in fresh]
+        decoders = [future.result() for future in twins]
         m, w = params.measuring, params.writing
         bounds = {
             name: [
@@ -200,7 +201,7 @@ def paraphrases_of(params: Diffusionbert, noise: dict[str, Any]) -> dict[str, An
     pairs = prepare_paraphrases(data, params.encoder, params.corpus.least, p.max_length, p.limits)
     trained = {
         OURS: [train_paraphraser.submit(pairs, *size, noise, length, seed, device) for seed in params.seeds],
-        DECODER: [train_decoder.submit(pairs, *size, _steps(noise), seed, device) for seed in params.seeds],
+        DECODER: [train_decoder.submit(pairs, *size, True, _steps(noise), seed, device) for seed in params.seeds],
     }
     models = {name: [future.result() for future in by_seed] for name, by_seed in trained.items()}
     rated = {
@@ -348,8 +349,9 @@ def describe(found: Any, params: Diffusionbert, corpus: Any, models: Any, result
         f"{corpus['sentences']['train']} training texts of {corpus['tokens']} pieces. The bound is exact for the "
         "process that each denoiser was trained with; `official` is the original code's figure, which is no bound "
         "under a spindle schedule and must not be compared across schedules.",
-        f"The figure of `{DECODER}` is its exact negative log-likelihood, the end of a text left out. It starts fresh, "
-        "has as many weights a layer as the denoisers and as many steps, and is not told the length of a text.",
+        f"The figure of `{DECODER}` is its exact negative log-likelihood, the end of a text left out. It is the same "
+        f"network as `{OURS}`, started the same way and trained for as many steps, but sees the words to the left "
+        "alone, for which the start was not trained; and it is not told the length of a text.",
         "BLEU at equal self-BLEU is interpolated between temperatures and averaged over the range of self-BLEU that "
         "both writers reach, seed by seed; the interval takes the weights of the interpolation as given.",
         *(

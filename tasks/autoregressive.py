@@ -13,22 +13,24 @@ from paperflows.tasks.training import ModelArtifact, fit
 
 @cached_task(name="train_decoder", task_run_name="decoder-{corpus[name]}-seed{seed}")
 def train_decoder(
-    corpus: CorpusArtifact, encoder: str, layers: int, settings: dict[str, Any], seed: int, device: str
-) -> ModelArtifact:
-    """A fresh decoder as large as the encoder's first `layers`, for as many steps on the same batches of texts.
+    corpus: CorpusArtifact, encoder: str, layers: int, pretrained: bool, settings: dict[str, Any], seed: int,
+    device: str,
+) -> ModelArtifact:  # fmt: skip
+    """The encoder's first `layers` reading to the left alone, for as many steps on the same batches of texts.
 
     Where the corpus has pairs, it learns to continue a source with its target, and the source counts nothing.
 
     Args:
+        pretrained: whether it starts from the encoder's weights, as a denoiser does; else from fresh ones.
         settings: steps, batch_size, learning_rate.
     """
     from safetensors.torch import save_model
 
-    from paperflows.components.models.tiny_decoder import token_losses
+    from paperflows.components.models.causal_bert import token_losses
     from paperflows.components.training.batching import Batches, TokenTable
 
     s = settings
-    decoder, special = build_decoder(corpus, encoder, layers, seed)
+    decoder, special = build_decoder(corpus, encoder, layers, pretrained, seed)
     rows = read_rows(open_artifact(corpus) / "train.jsonl")
     table = TokenTable([row["ids"] for row in rows], pad_id=special["pad"])
     batches = Batches(batch_size=s["batch_size"], seed=seed, lengths=table.lengths)
@@ -65,7 +67,7 @@ def measure_likelihood(
     import torch
     from safetensors.numpy import save_file
 
-    from paperflows.components.models.tiny_decoder import token_losses
+    from paperflows.components.models.causal_bert import token_losses
     from paperflows.components.training.batching import TokenTable, token_budget_batches
 
     decoder, special = open_decoder(model, corpus, encoder, layers, device)
@@ -99,12 +101,12 @@ def decode_texts(
     decoder, special = open_decoder(model, corpus, encoder, layers, device)
     tokenizer = corpus_tokenizer(corpus)
     with progress("decode") as report:
-        rows = continue_rows(decoder, [[special["cls"]]], count, special, top_k, temperature, longest, seed)
+        (rows,) = continue_rows(decoder, [[special["cls"]]], count, special, top_k, temperature, longest, seed)
         report(count, count)
-    texts = tokenizer.batch_decode([row for (some,) in [rows] for row in some], skip_special_tokens=True)
+    texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
     with new_artifact() as (folder, artifact):
         write_jsonl(folder / WRITTEN, [{"text": text} for text in texts])
-    calls = sum(len(row) for row in rows[0]) / count
+    calls = sum(len(row) for row in rows) / count
     return {"samples": artifact, "calls": calls, "examples": texts[:: max(1, count // 5)][:5], "way": []}
 
 
@@ -139,27 +141,21 @@ def continue_rows(
     return found
 
 
-def build_decoder(corpus: CorpusArtifact, encoder: str, layers: int, seed: int) -> Any:
+def build_decoder(corpus: CorpusArtifact, encoder: str, layers: int, pretrained: bool, seed: int) -> Any:
     """A decoder before training and the ids of the special tokens."""
     from safetensors.torch import load_file
-    from transformers import AutoConfig
 
-    from paperflows.components.models.pretrained import model_location
-    from paperflows.components.models.tiny_decoder import decoder_beside
+    from paperflows.components.models.causal_bert import causal_twin
+    from paperflows.components.models.cut_vocabulary import start_masked_lm
 
     tokenizer = corpus_tokenizer(corpus)
     special = {
         "pad": tokenizer.pad_token_id, "cls": tokenizer.cls_token_id, "sep": tokenizer.sep_token_id,
         "mask": tokenizer.mask_token_id,
     }  # fmt: skip
-    config = AutoConfig.from_pretrained(model_location(encoder))
-    config.num_hidden_layers = layers
     counts = load_file(open_artifact(corpus) / COUNTS)["counts"]
-    decoder = decoder_beside(
-        config, counts, never=[special["pad"], special["cls"], special["mask"]],
-        positions=config.max_position_embeddings, seed=seed,
-    )  # fmt: skip
-    return decoder, special
+    lm = start_masked_lm(encoder, tokenizer, counts, layers=layers, pretrained=pretrained, seed=seed)
+    return causal_twin(lm, never=[special["pad"], special["cls"], special["mask"]]), special
 
 
 def open_decoder(model: ModelArtifact, corpus: CorpusArtifact, encoder: str, layers: int, device: str) -> Any:
@@ -168,7 +164,7 @@ def open_decoder(model: ModelArtifact, corpus: CorpusArtifact, encoder: str, lay
 
     from paperflows.components.training.device import accelerator
 
-    decoder, special = build_decoder(corpus, encoder, layers, 0)
+    decoder, special = build_decoder(corpus, encoder, layers, False, 0)
     load_model(decoder, str(open_artifact(model) / WEIGHTS))
     return decoder.to(accelerator(device).device).eval(), special
 

@@ -46,13 +46,14 @@ def expand_topics(writer: Annotator, count: int, seed: int) -> RowsArtifact:
     from paperflows.components.data.jsonl import write_jsonl
     from paperflows.components.multimodal.conversations import topics
 
-    found = topics()
+    found, unreadable = topics(), 0
     if writer.kind != "offline":
         with ExitStack() as opened:
             from paperflows.components.multimodal.llm_writer import expand
 
             work = state_folder() / "checkpoints" / current_key()
-            found = expand(open_client(writer, "topics", "cpu", work, opened), writer.model, count)
+            replies = expand(open_client(writer, "topics", "cpu", work, opened), writer.model, count)
+            found, unreadable = [topic for said in replies for topic in said or ()], replies.count(None)
         shutil.rmtree(work, ignore_errors=True)
     different = list(dict.fromkeys(" ".join(topic.casefold().split()) for topic in found if topic.strip()))
     random.Random(seed).shuffle(different)
@@ -63,7 +64,10 @@ def expand_topics(writer: Annotator, count: int, seed: int) -> RowsArtifact:
     with new_artifact() as (folder, artifact):
         rows = [{"topic": topic, "held_out": number < held} for number, topic in enumerate(kept)]
         write_jsonl(folder / "topics.jsonl", rows)
-    counts = {"written": len(found), "duplicate": len(found) - len(different), "kept": len(kept), "held_out": held}
+    counts = {
+        "unreadable replies": unreadable, "written": len(found), "duplicate": len(found) - len(different),
+        "kept": len(kept), "held_out": held,
+    }  # fmt: skip
     return RowsArtifact(**artifact, counts=counts)
 
 
@@ -97,7 +101,7 @@ def write_conversations(scenarios: Artifact, media: list[MediaArtifact], writer:
         Scenario(**{**row, "turns": tuple(map(tuple, row["turns"]))})
         for row in read_rows(open_artifact(scenarios) / "scenarios.jsonl")
     ]
-    repertoire = {one["modality"]: sorted({r["caption"] for r in read_signals(one, "train")[0]}) for one in media}
+    repertoire = {one["modality"]: sorted({r["caption"] for r in read_library(one)[0]}) for one in media}
     keys = sorted({text.partition(" in ")[2] for text in repertoire.get("music", ["4/4 in C"])})
     work = state_folder() / "checkpoints" / current_key()
     if writer.kind == "offline":
@@ -138,7 +142,7 @@ def filter_conversations(
     from paperflows.components.data.jsonl import write_jsonl
     from paperflows.components.multimodal.filters import near_duplicates, reject, texts_of
 
-    repertoire = {one["modality"]: {r["caption"] for r in read_signals(one, "train")[0]} for one in media}
+    repertoire = {one["modality"]: {r["caption"] for r in read_library(one)[0]} for one in media}
     rows = read_rows(open_artifact(written) / ROWS)
     why = [reject(row, repertoire, most_words=most_words) for row in rows]
     counts = Counter(reason for reason in why if reason)
@@ -172,9 +176,9 @@ def convert_media(
     from paperflows.components.multimodal.filters import combination_counts, distinct, texts_of
 
     rows = read_rows(open_artifact(filtered) / ROWS)
-    train = {one["modality"]: read_signals(one, "train") for one in media}
+    train = {one["modality"]: read_library(one) for one in media}
     library = Library({m: [(r["caption"], s) for r, s in zip(*both, strict=True)] for m, both in train.items()})
-    judges = {m: fit_judge(one, "check", seed + 1) for m, one in {o["modality"]: o for o in media}.items()}
+    judges = {one["modality"]: fit_judge(one, "check", seed + 1, of_conversions=True) for one in media}
     parsed = [[(parse_marked(t["user"]), parse_marked(t["assistant"])) for t in row["turns"]] for row in rows]
     wanted = [
         (i, kind, said)
@@ -250,7 +254,7 @@ def judge_conversions(conversations: Artifact, media: list[MediaArtifact], seed:
     right = np.zeros(len(manifest))
     for one in media:
         rows = [i for i, m in enumerate(manifest) if m["kind"] == one["modality"]]
-        judge = fit_judge(one, "claims", seed)
+        judge = fit_judge(one, "claims", seed, of_conversions=True)
         said = judge.name([read_medium(folder / manifest[i]["file"], one["modality"]) for i in rows])
         truth = [next(iter(facets(one["modality"], manifest[i]["prompt"]).values())) for i in rows]
         right[rows] = [a == b for a, b in zip(said, truth, strict=True)]
@@ -259,13 +263,23 @@ def judge_conversions(conversations: Artifact, media: list[MediaArtifact], seed:
     return artifact
 
 
-def fit_judge(media: MediaArtifact, panel: Any, seed: int) -> Any:
-    """A judge of a modality, learnt from the real signals of its training split (once in a process)."""
-    return _fitted(media["path"], media["sha256"], media["name"], media["modality"], panel, seed)
+def read_library(media: MediaArtifact) -> tuple[list[dict[str, Any]], list[Any]]:
+    """The half of the training split that conversions are made of; what judges them learns from the other half."""
+    rows, signals = read_signals(media, "train")
+    return rows[::2], signals[::2]
+
+
+def fit_judge(media: MediaArtifact, panel: Any, seed: int, *, of_conversions: bool = False) -> Any:
+    """A judge of a modality, learnt from the real signals of its training split (once in a process).
+
+    Args:
+        of_conversions: from those alone that no conversion is made of.
+    """
+    return _fitted(media["path"], media["sha256"], media["name"], media["modality"], panel, seed, of_conversions)
 
 
 @lru_cache(maxsize=16)
-def _fitted(path: str, sha256: str, name: str, modality: str, panel: Any, seed: int) -> Any:
+def _fitted(path: str, sha256: str, name: str, modality: str, panel: Any, seed: int, of_conversions: bool) -> Any:
     from paperflows.components.multimodal.captions import FACETS, facets
     from paperflows.components.multimodal.judges import Judge
 
@@ -273,6 +287,8 @@ def _fitted(path: str, sha256: str, name: str, modality: str, panel: Any, seed: 
         path=path, sha256=sha256, name=name, modality=modality, content="", rows={"train": 1}, left_out=0
     )  # fmt: skip
     rows, signals = read_signals(stored, "train")
+    if of_conversions:
+        rows, signals = rows[1::2], signals[1::2]
     labels = [facets(modality, row["caption"])[FACETS[modality][0]] for row in rows]
     return Judge(modality, panel, seed=seed).fit(signals, labels)
 

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,10 +186,26 @@ def _is_free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Prefect server and nothing else: all that `paperflows serve` starts takes four times as long."""
+    from paperflows.processes import temporary_prefect, wait_for
+    from paperflows.tasks.environment import settings
+
+    root = tmp_path_factory.mktemp("prefect")
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in settings(root).items():
+                patch.setenv(name, value)
+            url, process = stack.enter_context(temporary_prefect(root))
+        wait_for(f"{url}/health", process)
+        yield url
+
+
 @pytest.fixture
-def connected(project: Project, served: Served) -> Project:
+def connected(project: Project, prefect_api: str) -> Project:
     """A project of its own whose runs are recorded by the test run's Prefect server (starting one takes ten seconds)."""
-    project.environment["PREFECT_API_URL"] = f"{served.urls['prefect']}/api"
+    project.environment["PREFECT_API_URL"] = prefect_api
     return project
 
 

@@ -34,12 +34,12 @@ class Conversation(BaseModel):
     turns: list[Turn]
 
 
-def expand(llm: LLM, model: str, count: int) -> list[str]:
-    """Specific topics of every meta topic, `count` in all; a meta topic whose reply is unreadable gives none."""
+def expand(llm: LLM, model: str, count: int) -> list[list[str] | None]:
+    """Specific topics of every meta topic, `count` in all; None where no reply could be read."""
     metas = list(grammar()["topics"])
     each = -(-count // len(metas))
     requests = [_request(model, "topics.jinja", 1500, meta=meta, count=each) for meta in metas]
-    return [topic for reply in ask(llm, requests, Topics) if reply for topic in reply.topics]
+    return [reply.topics if reply else None for reply in ask(llm, requests, Topics)]
 
 
 def write(

@@ -70,7 +70,11 @@ class PatchTokenizer:
 
 
 class VQVAE(nn.Module):
-    """A picture of 32 x 32 as a 4 x 4 grid of vectors, each quantized on `levels` residual levels of `codes` codes."""
+    """A picture of 32 x 32 as a 4 x 4 grid of vectors, each quantized on `levels` residual levels of `codes` codes.
+
+    Args:
+        levels: 2 or more.
+    """
 
     GRID = 4
 
@@ -86,7 +90,7 @@ class VQVAE(nn.Module):
             nn.Conv2d(2 * w, 2 * w, 3, 1, 1), nn.GELU(), nn.ConvTranspose2d(2 * w, 2 * w, 4, 2, 1), nn.GELU(),
             nn.ConvTranspose2d(2 * w, w, 4, 2, 1), nn.GELU(), nn.ConvTranspose2d(w, channels, 4, 2, 1),
         )  # fmt: skip
-        self.book = quantizer(2 * w, codes, max(2, levels))
+        self.book = quantizer(2 * w, codes, levels)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruction (B, C, 32, 32), commitment loss (), codes (B, 16, L)."""
@@ -108,7 +112,7 @@ class DrawingTokenizer:
 
     def __init__(self, *, channels: int, width: int, codes: int, levels: int) -> None:
         self.model = VQVAE(channels=channels, width=width, codes=codes, levels=levels)
-        self.codes, self.levels = codes, max(2, levels)
+        self.codes, self.levels = codes, levels
         self.n_ids = codes * self.levels
         self.exact = VQVAE.GRID**2 * self.levels
         self.rate = f"{self.exact} a picture"

@@ -49,7 +49,7 @@ def log_mel(samples: Samples, *, hop: int = HOP) -> Tensor:
 
 
 def griffin_lim(magnitude: Tensor, *, hop: int, rounds: int = 32) -> Tensor:
-    """(S,) samples whose short-time spectrum has (fft / 2 + 1, F) magnitudes; phases from zero, found by projection."""
+    """(S,) samples whose short-time spectrum has (fft / 2 + 1, F) magnitudes; the phases are found by projection."""
     window = torch.hann_window(WINDOW)
     generator = torch.Generator().manual_seed(0)
     phase = torch.exp(2j * torch.pi * torch.rand(magnitude.shape, generator=generator))

@@ -1,3 +1,4 @@
+import copy
 import json
 import random
 
@@ -8,10 +9,10 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 from paperflows.components.annotation.writers import MLMWriter
 from paperflows.components.errors import InputError, ServiceError
+from paperflows.components.models.causal_bert import causal_twin, token_losses
 from paperflows.components.models.encoder import SentenceEncoder, load_encoder
 from paperflows.components.models.pretrained import load_pretrained, model_location
 from paperflows.components.models.tiny_bert import SPECIALS, mask_tokens, masked_lm_loss, tiny_bert, train_wordpiece
-from paperflows.components.models.tiny_decoder import decoder_beside, token_losses
 from paperflows.tasks.store import folder_digest
 
 TEXTS = ["A cat sits on the mat.", "The weather is fine today.", "A cat is sitting on a mat.", "x", "naïve 漢字 🙂"] * 3
@@ -81,8 +82,8 @@ def test_an_encoder_from_a_masked_lm_is_the_same_each_time(tmp_path, small):
     model, tokenizer = small  # its pooler has no weights: the library would draw them anew at each load
     model.save_pretrained(tmp_path / "start")
     tokenizer.save_pretrained(tmp_path / "start")
-    for copy in ("a", "b"):
-        load_encoder(str(tmp_path / "start"), device="cpu").save(tmp_path / copy)
+    for name in ("a", "b"):
+        load_encoder(str(tmp_path / "start"), device="cpu").save(tmp_path / name)
     assert folder_digest(tmp_path / "a") == folder_digest(tmp_path / "b")
     assert load_encoder(str(tmp_path / "a"), device="cpu").encoder.pooler is None
 
@@ -174,25 +175,48 @@ def test_fetched_masked_lm_is_usable_as_writer(tmp_path, small):
 
 @pytest.fixture
 def decoder(small):
-    counts = torch.tensor([0, 0, 0, 3, 4, 5])
-    config = small[0].config
-    return decoder_beside(config, counts, never=[0, 1], positions=16, seed=0).eval(), counts, config
+    lm = copy.deepcopy(small[0]).eval()
+    return causal_twin(lm, never=[0, 1]).eval(), lm
 
 
-def test_a_decoder_beside_a_bert_is_of_its_size_and_starts_at_its_unigrams(decoder, small):
-    model, _, config = decoder
-    theirs = sum(p.numel() for p in small[0].bert.encoder.parameters())
-    assert sum(p.numel() for p in model.model.layers.parameters()) == pytest.approx(theirs, rel=0.05)
-    assert len(model.model.layers) == config.num_hidden_layers
+def test_a_causal_twin_starts_as_its_masked_lm_and_sees_only_the_left(decoder):
+    model, lm = decoder
+    own, theirs = model.state_dict(), lm.state_dict()
+    assert own.keys() == theirs.keys() and all(torch.equal(own[name], theirs[name]) for name in own)
+    assert model.get_input_embeddings().weight is not lm.get_input_embeddings().weight
+    rows = torch.tensor([[2, 3, 4, 5], [2, 3, 6, 7]])
     with torch.no_grad():
-        model.model.embed_tokens.weight.zero_()  # the body says nothing
-        said = model(input_ids=torch.tensor([[2, 3]])).logits.softmax(-1)[0, -1]
-    assert said[:2].tolist() == [0.0, 0.0] and said[2:].tolist() == pytest.approx([0.04, 0.24, 0.32, 0.4])
+        said = model(input_ids=rows).logits
+        # of one token there is nothing to the right: the twin says what the masked LM says, the banned tokens aside
+        alone, plain = model(input_ids=rows[:1, :1]).logits, lm(input_ids=rows[:1, :1]).logits
+    assert torch.equal(said[0, :2], said[1, :2]) and not torch.allclose(said[0, 2], said[1, 2])
+    assert torch.allclose(alone[..., 2:], plain[..., 2:], atol=1e-5) and bool((alone[..., :2] == -torch.inf).all())
+
+
+def test_the_twin_continues_with_its_cache_as_without(decoder):
+    from paperflows.components.llm.decode import decode_rows, left_pad
+    from paperflows.components.llm.sampling import RowSettings
+
+    model, _ = decoder
+    prompts = [[2, 7, 9], [2, 8]]
+    ids, mask = left_pad(prompts, 0, torch.device("cpu"))
+    greedy = RowSettings(torch.zeros(4), torch.ones(4), torch.zeros(4, dtype=torch.long), torch.ones(4))
+    done = decode_rows(
+        model, ids, mask, torch.tensor([0, 1, 1, 0]), greedy, torch.rand(4, 6), limits=torch.full((4,), 6),
+        ends=torch.tensor([-1]),
+    )  # fmt: skip
+    for row, prompt in zip(done.tokens.tolist(), [prompts[i] for i in (0, 1, 1, 0)], strict=True):
+        whole = list(prompt)
+        for _ in range(6):
+            with torch.no_grad():
+                whole.append(int(model(input_ids=torch.tensor([whole])).logits[0, -1].argmax()))
+        assert row == whole[len(prompt) :]
 
 
 def test_the_decoders_probabilities_of_all_texts_sum_to_one(decoder):
-    model, _, _ = decoder
-    rows = torch.tensor([[2, a, b, 5] for a in range(2, 6) for b in range(2, 6)])
+    model, _ = decoder
+    vocabulary = range(2, model.config.vocab_size)
+    rows = torch.tensor([[2, a, b, 5] for a in vocabulary for b in vocabulary])
     with torch.no_grad():
         wanted = torch.tensor([[False, True, True, False]]).expand(len(rows), 4)
         losses = token_losses(model, rows, torch.ones_like(rows), wanted)
