@@ -1,8 +1,8 @@
 """Server processes of this machine: started, awaited, stopped; and Prefect's own, for the length of one run."""
 
+import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from paperflows.components.errors import ServiceError
+from paperflows.components.ports import free_port
 
 HOST = "127.0.0.1"
 PATIENCE = 120.0  # seconds until a server must be healthy
@@ -30,7 +31,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes], stop: threading.Event |
         try:
             with urllib.request.urlopen(url, timeout=2):
                 return
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             if process.poll() is not None or time.monotonic() > end:
                 raise ServiceError(f"{url} does not answer ({error}); the logs are in .state/logs") from error
         stop.wait(0.1)
@@ -63,9 +64,7 @@ def temporary_prefect(root: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]
     Prefect would start one too, but only when the flow begins, and import the whole server here to do so; this one
     starts while the caller imports what the flow needs, and ends however the caller ends.
     """
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
+    port = free_port(HOST)
     command = [sys.executable, "-m", "paperflows.processes", str(port)]
     with log_file(root, "temporary-prefect").open("wb") as log:
         process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=log, stderr=log)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from paperflows.components.errors import InputError, ServiceError
+from paperflows.components.ports import free_port
 from paperflows.tasks.environment import project_root, settings, state_folder
 
 log = logging.getLogger(__name__)
@@ -29,13 +30,9 @@ class _Member:
 
     def address(self) -> str:
         """Where the others find this worker."""
-        import socket
-
         import ray
 
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return f"tcp://{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+        return f"tcp://{ray.util.get_node_ip_address()}:{free_port('')}"
 
     def pid(self) -> int:
         """Process number, for whoever wants to see it die."""

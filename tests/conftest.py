@@ -2,7 +2,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -152,10 +151,10 @@ class Served:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    from paperflows.components.ports import free_port
+
     project = copy_project(tmp_path_factory.mktemp("served") / "project")
-    ports = [_free_port() for _ in range(20)]
-    port = next(p for p in ports if all(_is_free(p + i) for i in range(3)))
-    process = project.start("serve", "--port", str(port))
+    process = project.start("serve", "--port", str(free_port(row=3)))
     announced = project.root / ".state" / "served.json"
     wait_until(lambda: announced.exists() or process.poll() is not None, 180)
     if process.poll() is not None:
@@ -173,17 +172,6 @@ def wait_until(true: Callable[[], Any], seconds: float) -> Any:
             return value
         time.sleep(0.1)
     raise AssertionError(f"did not happen within {seconds} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from unittest.mock import patch
 
 from measure import interleaved, seconds
 
+from paperflows.components.ports import free_port
+
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = Path(sys.executable).parent / "paperflows"
 
@@ -148,9 +150,7 @@ def orchestration() -> list[dict[str, Any]]:
         project.dvc("repro")
         noop = statistics.median(seconds(lambda: project.dvc("repro")) for _ in range(5))
         found.append({"what": "dvc repro with nothing to do", "value": noop, "unit": "s", "goal": 1.5})
-        port = next(
-            p for p in (module._free_port() for _ in range(20)) if all(module._is_free(p + i) for i in range(3))
-        )
+        port = free_port(row=3)
         server = project.start("serve", "--port", str(port))
         module.wait_until(lambda: (project.root / ".state" / "served.json").exists(), 180)
         served = statistics.median(seconds(lambda: project.run("run", "claif")) for _ in range(3))

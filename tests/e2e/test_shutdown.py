@@ -6,14 +6,15 @@ import signal
 import psutil
 import pytest
 
-from ..conftest import _free_port, _is_free, wait_until
+from paperflows.components.ports import free_port
+
+from ..conftest import wait_until
 
 pytestmark = pytest.mark.e2e
 
 
 def test_ctrl_c_stops_every_process_that_serve_started(project):
-    port = next(p for p in (_free_port() for _ in range(20)) if all(_is_free(p + i) for i in range(3)))
-    process = project.start("serve", "--port", str(port))
+    process = project.start("serve", "--port", str(free_port(row=3)))
     announced = project.root / ".state" / "served.json"
     wait_until(lambda: announced.exists() or process.poll() is not None, 180)
     family = psutil.Process(process.pid).children(recursive=True)

@@ -1,5 +1,4 @@
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from paperflows.components.errors import InputError
 from paperflows.components.llm.backends import LLMSettings, open_llm
 from paperflows.components.llm.request import Message, Request, UnsupportedField
 from paperflows.components.llm.sampling import RowSettings, next_tokens, uniforms
+from paperflows.components.ports import free_port
 
 CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 
@@ -152,9 +152,7 @@ def test_penalty_makes_seen_tokens_less_likely_whatever_their_sign():
 @pytest.mark.slow
 def test_same_greedy_text_through_a_real_server(folder, llm, tmp_path):
     """`transformers serve`, a server that is not ours; it is killed and started again in between."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [str(shutil.which("transformers", path=str(sys.executable).rpartition("/")[0])), "serve", str(folder),
                "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--default-seed", "0"]  # fmt: skip
 

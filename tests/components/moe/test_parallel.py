@@ -1,6 +1,5 @@
 """Two workers compute what one does: outputs, gradients, a step of training."""
 
-import socket
 import subprocess
 import sys
 
@@ -11,6 +10,7 @@ import torch.distributed as dist
 from paperflows.components.errors import InputError
 from paperflows.components.moe.layer import MoELayer, Router
 from paperflows.components.moe.parallel import reduce_gradients
+from paperflows.components.ports import free_port
 
 WORKERS, TOKENS, WIDTH, EXPERTS = 2, 24, 8, 4
 CASES = {
@@ -66,9 +66,7 @@ def work(rank, url, results):
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parts")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    url = f"tcp://127.0.0.1:{free_port()}"
     command = [sys.executable, __file__, url, str(folder)]
     workers = [subprocess.Popen([*command, str(rank)]) for rank in range(WORKERS)]
     assert [worker.wait(120) for worker in workers] == [0] * WORKERS
