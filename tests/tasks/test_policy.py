@@ -50,10 +50,10 @@ print("RESULT", body())
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, served):
+def folder(tmp_path_factory, prefect_api):
     path = tmp_path_factory.mktemp("policy")
     (path / "params.yaml").write_text("{}\n")
-    (path / "server").write_text(f"{served.urls['prefect']}/api")
+    (path / "server").write_text(prefect_api)
     return path
 
 
