@@ -5,6 +5,7 @@ ways, and is tuned on conversations that a two-phase pipeline writes, fills with
 say what its media show; specialists of one direction, and models with less, stand beside it.
 """
 
+from statistics import fmean
 from typing import Any, Literal
 
 from prefect import flow
@@ -288,12 +289,12 @@ def describe(
     found.metrics |= ceilings["measures"]
     for name, by_seed in {**answered, "held-out pairs": composed}.items():
         for figure in by_seed[0]["measures"] if by_seed else ():
-            found.metrics[f"{name.replace(', ', '_').replace(' ', '_')}.{figure}"] = _mean(
+            found.metrics[f"{name.replace(', ', '_').replace(' ', '_')}.{figure}"] = fmean(
                 [a["measures"][figure] for a in by_seed]
             )
     for name, by_seed in across.items():
         for figure in by_seed[0]["measures"]:
-            found.metrics[f"across.{name.replace(' ', '_')}.{figure}"] = _mean([a["measures"][figure] for a in by_seed])
+            found.metrics[f"across.{name.replace(' ', '_')}.{figure}"] = fmean([a["measures"][figure] for a in by_seed])
     conversations = steps["convert"]
     found.metrics |= {f"synthesis.{name}": value for name, value in conversations["figures"].items()}
     found.metrics["synthesis.kept"] = float(conversations["counts"]["kept"])
@@ -325,7 +326,7 @@ def describe(
     }
     found.draw["across.png"] = lambda path: plots.draw_bars(ways, path, ylabel="right, test items")
     curves = {
-        name: [(p["step"], _mean([m["history"][i]["loss"] for m in by])) for i, p in enumerate(by[0]["history"])]
+        name: [(p["step"], fmean([m["history"][i]["loss"] for m in by])) for i, p in enumerate(by[0]["history"])]
         for name, by in models.items()
     }
     found.draw["training.png"] = lambda path: plots.draw_lines(
@@ -360,10 +361,6 @@ def describe(
 
 def _outputs(by_seed: list[Any]) -> list[dict[str, str]]:
     return [one["outputs"] for one in by_seed]
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _say(direction: str) -> str:

@@ -6,6 +6,7 @@ same chains. Offline, chains are recorded ones and the judge is a program that c
 other questions; with an endpoint both are language models.
 """
 
+from statistics import fmean
 from typing import Any
 
 from prefect import flow
@@ -148,8 +149,8 @@ def claims_of(params: Aor, data: Any, pool: Pool, scores: Any, votes: Any, chose
 
     def accuracy(identity: str, statement: str, ours: list[Any], baseline: str) -> Claim:
         return Claim(
-            id=f"{identity}_{name}", statement=f"{name}: {statement}", metric="accuracy", ours=_bare(ours),
-            baseline=_bare([votes[baseline]] * seeds), baseline_name=baseline, **shared,
+            id=f"{identity}_{name}", statement=f"{name}: {statement}", metric="accuracy", ours=ours,
+            baseline=[votes[baseline]] * seeds, baseline_name=baseline, **shared,
         )  # fmt: skip
 
     claims = [accuracy("aor_beats_majority", "AoR beats the majority of all chains", chosen, "majority")]
@@ -163,8 +164,8 @@ def claims_of(params: Aor, data: Any, pool: Pool, scores: Any, votes: Any, chose
             id=f"minority_{name}",
             statement=f"{name}: AoR finds more than half of the right answers that lose the vote",
             metric="accuracy",
-            ours=_bare([m["aor"] for m in minority]),
-            baseline=_bare([m["half"] for m in minority]),
+            ours=[m["aor"] for m in minority],
+            baseline=[m["half"] for m in minority],
             baseline_name="one half",
             **shared,
         )
@@ -191,11 +192,11 @@ def record(found: Any, label: str, scores: list[Any], votes: Any, chosen: list[A
     for name, choice in votes.items():
         found.metrics[f"accuracy.{label}.{name}"] = choice["accuracy"]
     found.metrics[f"chains.{label}.adaptive"] = votes["adaptive"]["chains"]
-    found.metrics[f"accuracy.{label}.aor"] = _mean([c["accuracy"] for c in chosen])
-    found.metrics[f"chains.{label}.aor"] = _mean([c["chains"] for c in chosen])
-    found.metrics[f"judge_auc.{label}"] = _mean([s["auc"] for s in scores])
+    found.metrics[f"accuracy.{label}.aor"] = fmean([c["accuracy"] for c in chosen])
+    found.metrics[f"chains.{label}.aor"] = fmean([c["chains"] for c in chosen])
+    found.metrics[f"judge_auc.{label}"] = fmean([s["auc"] for s in scores])
     for name in chosen[0]["counts"]:
-        found.metrics[f"{name}.{label}"] = _mean([c["counts"][name] for c in chosen])
+        found.metrics[f"{name}.{label}"] = fmean([c["counts"][name] for c in chosen])
     found.keep[f"choices_{label.replace('.', '_')}"] = chosen[0]
     found.tables[f"{label}: questions that needed a comparison"] = chosen[0]["examples"]
     groups = {name: [choice["accuracy"]] for name, choice in votes.items()}
@@ -234,11 +235,3 @@ def describe(found: Any, params: Aor) -> None:
         "trained on the chains of other questions. The judge `evidence` also sees how many chains agree, which is a "
         "vote by the back door. Ties of votes count as expected.",
     ]
-
-
-def _bare(artifacts: list[Any]) -> list[dict[str, str]]:
-    return [{"path": a["path"], "sha256": a["sha256"]} for a in artifacts]
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

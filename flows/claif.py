@@ -6,6 +6,7 @@ with, from the same start, for the same steps, with the learning rate of each ch
 """
 
 from itertools import product
+from statistics import fmean
 from typing import Any
 
 from prefect import flow, unmapped
@@ -224,11 +225,11 @@ def describe(found: Any, params: Claif, students: Any, scores: Any, accuracy: An
     """Metrics, plots and notes of the report."""
     for name, by_seed in scores.items():
         for dataset in by_seed[0]["metrics"]:
-            found.metrics[f"spearman.{dataset}.{name}"] = _mean([s["metrics"][dataset] for s in by_seed])
-        found.metrics[f"spearman.mean.{name}"] = _mean([_mean(list(s["metrics"].values())) for s in by_seed])
+            found.metrics[f"spearman.{dataset}.{name}"] = fmean([s["metrics"][dataset] for s in by_seed])
+        found.metrics[f"spearman.mean.{name}"] = fmean([fmean(list(s["metrics"].values())) for s in by_seed])
     for name, by_seed in accuracy.items():
         for dataset in by_seed[0]["metrics"]:
-            found.metrics[f"accuracy.{dataset}.{name}"] = _mean([s["metrics"][dataset] for s in by_seed])
+            found.metrics[f"accuracy.{dataset}.{name}"] = fmean([s["metrics"][dataset] for s in by_seed])
     found.metrics |= {f"pairs.{name}": float(count) for name, count in pairs["counts"].items()}
     found.metrics |= {f"llm.{name}": value for name, value in pairs["usage"].items()}
     s, tiny = params.student, params.student.model == "tiny"
@@ -255,7 +256,3 @@ def describe(found: Any, params: Claif, students: Any, scores: Any, accuracy: An
     found.draw["validation.png"] = lambda path: plots.draw_lines(
         curves, path, xlabel="step", ylabel="validation Spearman"
     )
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

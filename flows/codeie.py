@@ -6,6 +6,7 @@ sentences as code, in UIE's brackets and as JSON lines, on top of the same encod
 word tagging by the same encoder; and what a robust parser recovers from damaged answers.
 """
 
+from statistics import fmean
 from typing import Any
 
 from prefect import flow
@@ -185,22 +186,22 @@ def claims_of(params: Codeie, jobs: list[Any], results: Any, parsed: Any) -> lis
             ),
             claim(
                 "code_beats_brackets", "a code model that writes code beats a text model that writes brackets",
-                metric="F1", ours=_bare(code), baseline=_bare(flat), baseline_name="text model, brackets",
+                metric="F1", ours=code, baseline=flat, baseline_name="text model, brackets",
                 datasets=[name], statistic="f1",
             ),
             claim(
                 "fewer_broken", "a code model that writes code breaks fewer structures",
-                metric="share of broken answers", ours=_bare(code), baseline=_bare(flat), lower_is_better=True,
+                metric="share of broken answers", ours=code, baseline=flat, lower_is_better=True,
                 baseline_name="text model, brackets", datasets=[f"{name}.errors"], statistic="mean",
             ),
             claim(
                 "likelier_targets", "targets in code are likelier to the code model than brackets to the text model",
-                metric="nats a record", ours=_bare(code), baseline=_bare(flat), lower_is_better=True,
+                metric="nats a record", ours=code, baseline=flat, lower_is_better=True,
                 baseline_name="text model, brackets", datasets=[f"{name}.nats"], statistic="ratio_of_sums",
             ),
             claim(
                 "parser_recovers", "the parser finds 99 % of the records left in damaged answers",
-                metric="share found", ours=_bare([parsed[what]["ours"]]), baseline=_bare([parsed[what]["almost"]]),
+                metric="share found", ours=[parsed[what]["ours"]], baseline=[parsed[what]["almost"]],
                 baseline_name="99 %", datasets=["lines"], statistic="ratio_of_sums",
             ),
         ]  # fmt: skip
@@ -208,7 +209,7 @@ def claims_of(params: Codeie, jobs: list[Any], results: Any, parsed: Any) -> lis
             claims.append(
                 claim(
                     "in_context", "a code model asked in code beats a text model asked for brackets", metric="F1",
-                    ours=_bare(by["code model in context, code"]), baseline=_bare(by["text model in context, sel"]),
+                    ours=by["code model in context, code"], baseline=by["text model in context, sel"],
                     baseline_name="text model, brackets", datasets=[name], statistic="f1",
                 )
             )  # fmt: skip
@@ -216,7 +217,7 @@ def claims_of(params: Codeie, jobs: list[Any], results: Any, parsed: Any) -> lis
             claims.append(
                 claim(
                     "code_beats_tags", "writing code beats tagging words with the same encoder", metric="F1",
-                    ours=_bare(code), baseline=_bare(by["tags"]), baseline_name="tags", datasets=[name], statistic="f1",
+                    ours=code, baseline=by["tags"], baseline_name="tags", datasets=[name], statistic="f1",
                 )
             )  # fmt: skip
     return claims
@@ -228,9 +229,9 @@ def describe(found: Any, params: Codeie, results: Any, parsed: Any, writers: Any
         groups: dict[str, dict[str, list[float]]] = {}
         for (method, size), artifacts in by.items():
             key = f"{what}.{method}.{size}".replace(",", "")
-            found.metrics[f"f1.{key}"] = _mean([a["f1"] for a in artifacts])
+            found.metrics[f"f1.{key}"] = fmean([a["f1"] for a in artifacts])
             for count in artifacts[0]["counts"]:
-                found.metrics[f"{count}.{key}"] = _mean([a["counts"].get(count, 0.0) for a in artifacts])
+                found.metrics[f"{count}.{key}"] = fmean([a["counts"].get(count, 0.0) for a in artifacts])
             groups.setdefault(f"{size} sentences" if size else "in context", {})[method] = [a["f1"] for a in artifacts]
         found.draw[f"f1_{what.replace(' ', '_')}.png"] = lambda path, groups=groups: plots.draw_bars(
             groups, path, ylabel="F1"
@@ -253,11 +254,3 @@ def describe(found: Any, params: Codeie, results: Any, parsed: Any, writers: Any
     ]
     first = next(iter(results.values()))
     found.keep = {"answers": first["code model, code", params.sizes[0]][0]}
-
-
-def _bare(artifacts: list[Any]) -> list[dict[str, str]]:
-    return [{"path": a["path"], "sha256": a["sha256"]} for a in artifacts]
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

@@ -7,6 +7,7 @@ reading only words, and static injection of fact vectors. Last, all of them lear
 """
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from prefect import flow
@@ -189,7 +190,7 @@ def claims_of(params: Colake, results: Results, times: Any) -> list[Claim]:
         margin: float = 0.0,
     ) -> Claim:  # fmt: skip
         return Claim(
-            id=identity, statement=statement, metric=metric, ours=_outputs(ours), baseline=_outputs(baseline),
+            id=identity, statement=statement, metric=metric, ours=ours, baseline=baseline,
             baseline_name=name, datasets=[on], statistic="mean", margin=margin,
         )  # fmt: skip
 
@@ -200,7 +201,7 @@ def claims_of(params: Colake, results: Results, times: Any) -> list[Claim]:
         )  # fmt: skip
 
     def best(of: dict[str, list[Any]], names: Any, setting: str) -> str:
-        return str(max(names, key=lambda name: _mean([c["mrr"][setting] for c in of[name]])))
+        return str(max(names, key=lambda name: fmean([c["mrr"][setting] for c in of[name]])))
 
     of_names = f"{params.kinds[0]} of names"
     facts, names = (
@@ -289,12 +290,12 @@ def describe(found: Any, params: Colake, models: Any, results: Results) -> None:
         for name, by_seed in by_method.items():
             for setting in by_seed[0]["mrr"]:
                 key = f"{prefix}{setting.replace(' ', '.')}.{name.replace(',', '')}"
-                found.metrics[f"mrr.{key}"] = _mean([c["mrr"][setting] for c in by_seed])
-                found.metrics[f"hits1.{key}"] = _mean([c["hits"][setting] for c in by_seed])
+                found.metrics[f"mrr.{key}"] = fmean([c["mrr"][setting] for c in by_seed])
+                found.metrics[f"hits1.{key}"] = fmean([c["hits"][setting] for c in by_seed])
     for (name, shots), by_seed in results.classified.items():
-        found.metrics[f"macro_f1.{shots or 'all'}.{name}"] = _mean([c["macro_f1"] for c in by_seed])
+        found.metrics[f"macro_f1.{shots or 'all'}.{name}"] = fmean([c["macro_f1"] for c in by_seed])
     for name, by_seed in results.probed.items():
-        found.metrics[f"recalled.{name}"] = _mean([c["hits"] for c in by_seed])
+        found.metrics[f"recalled.{name}"] = fmean([c["hits"] for c in by_seed])
     for file, by_method, ylabel in (
         ("completion.png", results.completed, "MRR of the relation"), ("ends.png", results.ends, "MRR of the end")
     ):  # fmt: skip
@@ -311,7 +312,7 @@ def describe(found: Any, params: Colake, models: Any, results: Results) -> None:
     }
     found.draw["labels.png"] = _bars(labelled, "macro F1 of relations")
     curves = {
-        name: [(p["step"], _mean([m["history"][i]["loss"] for m in by])) for i, p in enumerate(by[0]["history"])]
+        name: [(p["step"], fmean([m["history"][i]["loss"] for m in by])) for i, p in enumerate(by[0]["history"])]
         for name, by in models.items()
     }
     found.draw["training.png"] = lambda path: plots.draw_lines(curves, path, xlabel="step", ylabel="training loss")
@@ -343,11 +344,3 @@ def _bars(groups: Any, ylabel: str) -> Any:
 
 def _tuning(labels: Labels) -> dict[str, Any]:
     return {"steps": labels.steps, "batch_size": labels.batch_size, "learning_rate": labels.learning_rate}
-
-
-def _outputs(by_seed: list[Any]) -> list[dict[str, str]]:
-    return [{"path": one["path"], "sha256": one["sha256"]} for one in by_seed]
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

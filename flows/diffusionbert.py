@@ -7,6 +7,7 @@ a denoiser that is shown a text paraphrases it, and the best of several candidat
 """
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from prefect import flow
@@ -303,23 +304,23 @@ def describe(found: Any, params: Diffusionbert, corpus: Any, models: Any, result
     bounds, rated, told = results.bounds, results.rated, results.paraphrases.get("rated", {})
     for name, by_seed in bounds.items():
         for figure in ("bound", "official", "word_perplexity"):
-            found.metrics[f"{figure}.{name}"] = _mean([b[figure] for b in by_seed])
+            found.metrics[f"{figure}.{name}"] = fmean([b[figure] for b in by_seed])
     for figure in ("bound", "word_perplexity"):
-        found.metrics[f"{figure}.{DECODER}"] = _mean([one[figure] for one in results.exact])
+        found.metrics[f"{figure}.{DECODER}"] = fmean([one[figure] for one in results.exact])
     for (name, calls), by_seed in rated.items():
         for figure in ("bleu", "self_bleu"):
-            found.metrics[f"{figure}.{name}.{calls}"] = _mean([r[figure] for r in by_seed])
-        found.metrics[f"calls.{name}.{calls}"] = _mean([r["calls"] for r in written[name, calls]])
+            found.metrics[f"{figure}.{name}.{calls}"] = fmean([r[figure] for r in by_seed])
+        found.metrics[f"calls.{name}.{calls}"] = fmean([r["calls"] for r in written[name, calls]])
     for name, by_seed in told.items():
         for figure in by_seed[0]["means"]:
-            found.metrics[f"paraphrase.{figure}.{name}"] = _mean([r["means"][figure] for r in by_seed])
+            found.metrics[f"paraphrase.{figure}.{name}"] = fmean([r["means"][figure] for r in by_seed])
     bars = {
         name: {figure: [b[figure] for b in by_seed] for figure in ("bound", "official")}
         for name, by_seed in bounds.items()
     } | {DECODER: {"bound": [one["bound"] for one in results.exact]}}
     found.draw["bounds.png"] = lambda path: plots.draw_bars(bars, path, ylabel="nats a token, test")
     curves = {
-        name: [(p["step"], _mean([m["history"][i]["loss"] for m in by])) for i, p in enumerate(by[0]["history"])]
+        name: [(p["step"], fmean([m["history"][i]["loss"] for m in by])) for i, p in enumerate(by[0]["history"])]
         for name, by in models.items()
         if name != GIBBS
     }
@@ -327,7 +328,7 @@ def describe(found: Any, params: Diffusionbert, corpus: Any, models: Any, result
         curves, path, xlabel="step", ylabel="training loss, nats a token"
     )
     quality = {
-        name: [(_mean([r["self_bleu"] for r in by]), _mean([r["bleu"] for r in by])) for by in by_temperature]
+        name: [(fmean([r["self_bleu"] for r in by]), fmean([r["bleu"] for r in by])) for by in by_temperature]
         for name, by_temperature in results.curves.items()
     }
     found.draw["quality.png"] = lambda path: plots.draw_lines(quality, path, xlabel="self-BLEU", ylabel="BLEU")
@@ -378,7 +379,3 @@ def _steps(noise: dict[str, Any]) -> dict[str, Any]:
 
 def _outputs(by_seed: list[Any]) -> list[dict[str, str]]:
     return [one["outputs"] for one in by_seed]
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

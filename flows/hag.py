@@ -6,6 +6,7 @@ and to answer as before. On test it writes its settings, the decoder is set to t
 weights answer under fixed, random and otherwise chosen configurations.
 """
 
+from statistics import fmean
 from typing import Any
 
 from prefect import flow
@@ -250,15 +251,15 @@ def describe(
     names = [f["name"] for f in families]
     for method in answered[0]["raw"]:
         for name in names:
-            found.metrics[f"raw.{name}.{method}"] = _mean([a["raw"][method][name] for a in answered])
+            found.metrics[f"raw.{name}.{method}"] = fmean([a["raw"][method][name] for a in answered])
     for name, label in zip(names, labels, strict=True):
-        found.metrics[f"temperature.{name}"] = _mean([a["temperatures"][name] for a in answered])
+        found.metrics[f"temperature.{name}"] = fmean([a["temperatures"][name] for a in answered])
         found.metrics[f"oracle.{name}"] = oracle[name]
         found.metrics[f"flat.{name}"] = float(label["flat"])
-    found.metrics["information_bits"] = _mean([a["information"] for a in answered])
-    found.metrics["valid"] = _mean([a["valid"] for a in answered])
+    found.metrics["information_bits"] = fmean([a["information"] for a in answered])
+    found.metrics["valid"] = fmean([a["valid"] for a in answered])
     for method in recorded[0]["mean"] if recorded else ():
-        found.metrics[f"recorded.{method}"] = _mean([r["mean"][method] for r in recorded])
+        found.metrics[f"recorded.{method}"] = fmean([r["mean"][method] for r in recorded])
     best = [configurations[label["best"]] for label in labels]
     found.tables["Best configuration of each family, on validation"] = [
         {"family": name, "temperature": c[0], "top_p": c[1], "top_k": c[2], "repetition penalty": c[3]}
@@ -297,7 +298,3 @@ def describe(
 
 def _said(values: list[float]) -> str:
     return f"T {values[0]:g}, p {values[1]:g}, k {values[2]:g}, penalty {values[3]:g}"
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

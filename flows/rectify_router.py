@@ -6,6 +6,7 @@ score highest for them. Language models with each way of routing are trained on 
 from the same start, on the same passages, and compared in bits per byte and in seconds a step.
 """
 
+from statistics import fmean
 from typing import Annotated, Any
 
 from prefect import flow
@@ -14,7 +15,7 @@ from pydantic import Field, model_validator
 from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
-from paperflows.tasks.claims import Claim, judge_claim
+from paperflows.tasks.claims import Claim, bare, judge_claim
 from paperflows.tasks.data import load_dataset
 from paperflows.tasks.moe import Variant, time_moe, train_moe
 from paperflows.tasks.passages import Corpus, build_passages
@@ -119,7 +120,7 @@ def rectify_router(params: RectifyRouter) -> dict[str, Any]:
         trained = {n: [train(params, n, v, passages, seed) for seed in params.seeds] for n, v in variants.items()}
         models = {name: [future.result() for future in by_seed] for name, by_seed in trained.items()}
         times = time_moe(
-            variants, {name: _outputs(by_seed)[0] for name, by_seed in models.items()}, passages,
+            variants, {name: bare(by_seed[0]) for name, by_seed in models.items()}, passages,
             start_of(params, passages), params.workers, params.training.batch_size, params.timing_repeats,
             params.seeds[0],
         )  # fmt: skip
@@ -163,8 +164,8 @@ def claims_of(models: dict[str, Any], times: Any, corpora: list[str]) -> list[Cl
 
     def bits(identity: str, ours: str, baseline: str, statement: str) -> Claim:
         return Claim(
-            id=identity, statement=statement, metric="bits per byte, test passages", ours=_outputs(models[ours]),
-            baseline=_outputs(models[baseline]), baseline_name=baseline, datasets=corpora, statistic="mean",
+            id=identity, statement=statement, metric="bits per byte, test passages", ours=models[ours],
+            baseline=models[baseline], baseline_name=baseline, datasets=corpora, statistic="mean",
             lower_is_better=True,
         )  # fmt: skip
 
@@ -207,8 +208,8 @@ def describe(
     for name, by_seed in models.items():
         first = by_seed[0]["history"]
         for corpus in by_seed[0]["bits"]:
-            found.metrics[f"bits.{corpus}.{name}"] = _mean([m["bits"][corpus] for m in by_seed])
-        found.metrics[f"bits.mean.{name}"] = _mean([_mean(list(m["bits"].values())) for m in by_seed])
+            found.metrics[f"bits.{corpus}.{name}"] = fmean([m["bits"][corpus] for m in by_seed])
+        found.metrics[f"bits.mean.{name}"] = fmean([fmean(list(m["bits"].values())) for m in by_seed])
         found.metrics[f"seconds_a_step.{name}"] = times["seconds"][name]
         tokens = params.training.batch_size * params.passages.length
         found.metrics[f"tokens_a_second.{name}"] = tokens / times["seconds"][name]
@@ -216,8 +217,8 @@ def describe(
         late = first[len(first) // 2 :]
         for share in waste:
             if f"routing.{share}" in first[0]:
-                found.metrics[f"{share}.{name}"] = _mean([point[f"routing.{share}"] for point in late])
-        loss = [(p["step"], _mean([m["history"][i]["loss"] for m in by_seed])) for i, p in enumerate(first)]
+                found.metrics[f"{share}.{name}"] = fmean([point[f"routing.{share}"] for point in late])
+        loss = [(p["step"], fmean([m["history"][i]["loss"] for m in by_seed])) for i, p in enumerate(first)]
         curves["step"][name] = loss
         curves["seconds"][name] = [(step * times["seconds"][name], value) for step, value in loss]
         curves["flops"][name] = [(step * times["flops"][name] / 1e9, value) for step, value in loss]
@@ -265,13 +266,5 @@ def describe(
     found.keep = {f"{name}_seed{params.seeds[0]}": models[name][0] for name in ("top1", "both")}
 
 
-def _outputs(by_seed: list[Any]) -> list[dict[str, str]]:
-    return [{"path": model["path"], "sha256": model["sha256"]} for model in by_seed]
-
-
 def _layers(point: dict[str, float]) -> int:
     return 1 + max(int(key.split(".")[1].removeprefix("layer")) for key in point if key.startswith("load."))
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

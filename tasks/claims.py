@@ -1,8 +1,8 @@
 """Verdicts: each claim of a flow, decided by the one paired bootstrap from stored outputs."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import Artifact, open_artifact
@@ -19,6 +19,14 @@ class PaperFigure(BaseModel):
     where: str
 
 
+def bare(artifact: Artifact) -> Artifact:
+    """Without what else a task says of it, so that a verdict is decided anew only when the outputs change."""
+    return Artifact(path=artifact["path"], sha256=artifact["sha256"])
+
+
+Stored = Annotated[dict[str, str], BeforeValidator(bare)]
+
+
 class Claim(BaseModel):
     """A statement that can fail, and the outputs that decide it.
 
@@ -33,9 +41,9 @@ class Claim(BaseModel):
     statement: str
     metric: str
     baseline_name: str
-    ours: list[dict[str, Any]]
-    baseline: list[dict[str, Any]]
-    gold: dict[str, Any] | None = None
+    ours: list[Stored]
+    baseline: list[Stored]
+    gold: Stored | None = None
     datasets: list[str]
     statistic: Literal["spearman", "mean", "median", "f1", "f1_gap", "accuracy_f1", "macro_f1", "ratio_of_sums"]
     compare: Literal["difference", "ratio"] = "difference"
