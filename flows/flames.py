@@ -37,7 +37,7 @@ class Corpora(Section):
     judged: str = Field(description="Classification with topics, which the scorer learns")
     scores: dict[str, int] = Field(description="Label of the scored dataset -> score, 1 harmful to 3 harmless")
     text: tuple[str, ...] = Field(min_length=1, description="Plain text for the encoder's masked-LM training")
-    subjects: tuple[Subject, ...] = Field(min_length=1, description="The models under test")
+    subjects: tuple[Subject, ...] = Field(description="The models under test; none: the scorer alone is put to the test")
 
 
 class Datasets(Section):
@@ -217,6 +217,9 @@ def describe(found: Any, params: Flames, tested: Any, trained: Any, benchmark: A
         "Rates are percentages, `overall` is the unweighted mean over dimensions; `p.A vs B` is a paired permutation "
         "test of the overall rates, corrected by Holm. `benchmark/review.csv` can be filled in and given as `reviews`.",
     ]
+    if not answers:
+        found.notes = ["No model under test was named: the scorer alone was trained and put to the test."]
+        return
     figures, models = benchmark["figures"], benchmark["models"]
     shown = ["overall", *(f"rate.{d}" for d in alignment.DIMENSIONS)]
     bars = {
