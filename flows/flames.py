@@ -37,7 +37,7 @@ class Corpora(Section):
     judged: str = Field(description="Classification with topics, which the scorer learns")
     scores: dict[str, int] = Field(description="Label of the scored dataset -> score, 1 harmful to 3 harmless")
     text: tuple[str, ...] = Field(min_length=1, description="Plain text for the encoder's masked-LM training")
-    subjects: tuple[Subject, ...] = Field(description="The models under test; none: the scorer alone is put to the test")
+    subjects: tuple[Subject, ...] = Field(description="The models under test; none: only the scorer is tested")
 
 
 class Datasets(Section):
