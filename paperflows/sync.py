@@ -1,5 +1,6 @@
-"""dvc.yaml and prefect.yaml, written from the registry of flows and checked in; a test fails when they drift."""
+"""What is written from other files and checked in: dvc.yaml, prefect.yaml, the README's table of studies."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ from paperflows.flows.params import load_parameters
 from paperflows.flows.registry import Paper, load_flow, slugs
 from paperflows.tasks.closure import closure
 from paperflows.tasks.environment import prepare
-from paperflows.tasks.report import write_text
+from paperflows.tasks.report import claim_rows, read_report, write_text
 
 HEADER = "# Written by `paperflows sync` from the flows; do not edit.\n"
 POOL = "paperflows"
+STUDIES = re.compile(r"(?<=<!-- studies: written by `paperflows sync` -->\n).*?(?=<!-- end of studies -->)", re.S)
 
 
 def synchronise(*, check: bool = False) -> list[Path]:
-    """Write both files where they differ from what the flows say, and return those paths.
+    """Write the files that differ from what the flows and the reports say, and return their paths.
 
     Raises:
         InputError: with `check`, when a file differs.
@@ -25,9 +27,14 @@ def synchronise(*, check: bool = False) -> list[Path]:
     root = prepare()
     papers = [load_flow(slug)[0] for slug in slugs()]
     wanted = {root / "dvc.yaml": dvc_yaml(root, papers), root / "prefect.yaml": prefect_yaml(root, papers)}
+    if (root / "README.md").is_file():
+        readme = (root / "README.md").read_text(encoding="utf-8")
+        wanted[root / "README.md"] = STUDIES.sub(lambda _: studies(root), readme)
     stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
     if check and stale:
-        raise InputError(f"{', '.join(p.name for p in stale)} differ from the flows: run `paperflows sync`")
+        raise InputError(
+            f"{', '.join(p.name for p in stale)} differ from the flows or the reports: run `paperflows sync`"
+        )
     for path in stale:
         write_text(path, wanted[path])
     return stale
@@ -69,3 +76,22 @@ def prefect_yaml(root: Path, papers: list[Paper]) -> str:
         )
     content: dict[str, Any] = {"name": "paperflows", "prefect-version": "3.8.8", "pull": [], "deployments": deployments}
     return HEADER + yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True)
+
+
+def studies(root: Path) -> str:
+    """A row for every report of docs/results: the first claim, and how many claims got which verdict."""
+    reports = {path: read_report(path) for path in sorted((root / "docs" / "results").glob("*.json"))}
+    lines = [
+        "| flow | its first claim | ours | baseline | effect, 95 % interval | verdict | all: hold, fail, open |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for path, report in reports.items():
+        rows = claim_rows(report)
+        row, verdicts = rows[0], [one["verdict"] for one in rows]
+        counts = ", ".join(str(verdicts.count(verdict)) for verdict in ("holds", "fails", "undecided"))
+        link = f"[{report['paper']}]({path.relative_to(root).with_suffix('.md').as_posix()})"
+        effect = f"{row['effect']} {row['95 % interval']}"
+        lines.append(
+            f"| {link} | {row['claim']} | {row['ours']} | {row['baseline']} | {effect} | {row['verdict']} | {counts} |"
+        )
+    return "\n".join(lines) + "\n"

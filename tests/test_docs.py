@@ -22,6 +22,33 @@ def test_the_table_of_claims_in_the_readme_is_the_committed_report():
     assert report["device"] in readme and report["git"].rstrip("+") in readme
 
 
+def sections():
+    text = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    return {re.search(r"results/(\w+)\.", part)[1]: part for part in text.split("\n## ")[1:]}
+
+
+def numbers(value):
+    if isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from numbers(one)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield abs(float(value))
+
+
+@pytest.mark.parametrize("slug", sections())
+def test_figures_of_a_study_stand_in_its_report(slug):
+    """Every figure with two or three decimals is, rounded, one of the report's."""
+    report = json.loads((ROOT / "docs" / "results" / f"{slug}.json").read_text(encoding="utf-8"))
+    known = [*numbers(report["claims"]), *numbers(report["metrics"])]
+    for said in re.findall(r"(?<![\w.])\d+\.\d{2,3}(?![\d.])", sections()[slug]):
+        places = len(said.split(".")[1])
+        assert any(f"{value:.{places}f}" == said for value in known), f"{said} is no figure of {slug}.json"
+
+
+def test_every_study_has_its_section():
+    assert set(sections()) == {path.stem for path in (ROOT / "docs" / "results").glob("*.json")}
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_and_named_files_exist(path):
     text = path.read_text(encoding="utf-8")
