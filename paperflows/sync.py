@@ -22,14 +22,12 @@ def synchronise(*, check: bool = False) -> list[Path]:
     """Write the files that differ from what the flows and the reports say, and return their paths.
 
     Raises:
-        InputError: with `check`, when a file differs.
+        InputError: with `check`, when a file differs; README.md has no place for the table of studies.
     """
     root = prepare()
     papers = [load_flow(slug)[0] for slug in slugs()]
     wanted = {root / "dvc.yaml": dvc_yaml(root, papers), root / "prefect.yaml": prefect_yaml(root, papers)}
-    if (root / "README.md").is_file():
-        readme = (root / "README.md").read_text(encoding="utf-8")
-        wanted[root / "README.md"] = STUDIES.sub(lambda _: studies(root), readme)
+    wanted[root / "README.md"] = with_studies((root / "README.md").read_text(encoding="utf-8"), root)
     stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
     if check and stale:
         raise InputError(
@@ -76,6 +74,18 @@ def prefect_yaml(root: Path, papers: list[Paper]) -> str:
         )
     content: dict[str, Any] = {"name": "paperflows", "prefect-version": "3.8.8", "pull": [], "deployments": deployments}
     return HEADER + yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True)
+
+
+def with_studies(readme: str, root: Path) -> str:
+    """The text with the table of studies between its two marks.
+
+    Raises:
+        InputError: the marks are missing.
+    """
+    text, found = STUDIES.subn(lambda _: studies(root), readme)
+    if not found:
+        raise InputError("README.md: the marks between which the table of studies stands are missing")
+    return text
 
 
 def studies(root: Path) -> str:
