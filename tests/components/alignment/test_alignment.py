@@ -17,16 +17,9 @@ from paperflows.components.alignment.scorer import AlignmentScorer, load_scorer
 from paperflows.components.errors import InputError
 from paperflows.components.models.tiny_bert import tiny_bert, train_wordpiece
 
-from ..llm.conftest import FaultServer
 from ..llm.conftest import client as client
+from ..llm.conftest import server as server
 from ..llm.conftest import slept as slept
-
-
-@pytest.fixture
-def server():
-    running = FaultServer()
-    yield running
-    running.close()
 
 
 def test_chatgpt_row_from_counts():

@@ -2,14 +2,13 @@
 
 import json
 
-import pytest
-
-from paperflows.components.llm.backends import LLMSettings, open_llm
 from paperflows.components.multimodal.conversations import Scenario, grammar
 from paperflows.components.multimodal.filters import reject
 from paperflows.components.multimodal.llm_writer import expand, write
 
-from ..llm.conftest import FaultServer
+from ..llm.conftest import client as client
+from ..llm.conftest import server as server
+from ..llm.conftest import slept as slept
 
 REPERTOIRE = {"picture": ["two", "seven"], "speech": ["two", "seven"], "music": ["2/4 in C"]}
 TURNS = [{"user": "look <picture: seven>", "assistant": "a seven , like this <speech: seven>"}]
@@ -27,18 +26,9 @@ def reply(prompt):
     return json.dumps({"turns": TURNS}) if "a market" in prompt else "I would rather not"
 
 
-@pytest.fixture
-def llm(tmp_path):
-    server = FaultServer()
+def test_unreadable_replies_are_none_and_the_others_are_kept(server, client):
     server.reply = reply
-    values = {"kind": "endpoint", "model": "m", "base_url": server.url, "cache_path": tmp_path / "c.sqlite"}
-    client = open_llm(LLMSettings(**values), api_key="k")
-    yield client
-    client.close()
-    server.close()
-
-
-def test_unreadable_replies_are_none_and_the_others_are_kept(llm):
+    llm = client()
     metas = list(grammar()["topics"])
     assert expand(llm, "m", 2 * len(metas)) == [None, *([f"{meta} one", f"{meta} two"] for meta in metas[1:])]
     plan = (("picture", "speech"),)

@@ -2,14 +2,13 @@
 
 import json
 
-import pytest
-
-from paperflows.components.llm.backends import LLMSettings, open_llm
 from paperflows.components.retrieval.citations import Statement
 from paperflows.components.retrieval.llm_reader import LLMReader
 from paperflows.components.retrieval.verified import Settings, retrieve_verified
 
-from ..llm.conftest import FaultServer
+from ..llm.conftest import client as client
+from ..llm.conftest import server as server
+from ..llm.conftest import slept as slept
 
 PASSAGES = ["Chad borders Niger.", "Niamey is the capital of Niger.", *(f"Town {i}." for i in range(12))]
 
@@ -33,25 +32,14 @@ def reply(prompt):
     return json.dumps({"statements": [{"text": "Niamey", "citations": [shown[PASSAGES[1]], shown[PASSAGES[0]], 77]}]})
 
 
-@pytest.fixture
-def llm(tmp_path):
-    server = FaultServer()
-    server.reply = reply
-    values = {"kind": "endpoint", "model": "m", "base_url": server.url, "cache_path": tmp_path / "c.sqlite"}
-    client = open_llm(LLMSettings(**values), api_key="k")
-    yield client, server
-    client.close()
-    server.close()
-
-
 def search(queries, depth):
     return [([1] if "Niger" in query else [0]) + list(range(2, 14)) for query in queries]
 
 
-def test_it_judges_and_answers(llm):
-    client, server = llm
+def test_it_judges_and_answers(server, client):
+    server.reply, llm = reply, client()
     questions = ["Which capitals do the neighbours of Chad have?", "What is the capital of Niger?"]
-    reader = LLMReader(client, model="m", questions=questions, passages=PASSAGES)
+    reader = LLMReader(llm, model="m", questions=questions, passages=PASSAGES)
     outcomes = retrieve_verified(questions, search, reader, Settings(keep=3, pool=10, window=5, rounds=4))
     assert [(o.rounds, o.verified) for o in outcomes] == [(2, True), (1, True)]
     assert {0, 1} <= set(outcomes[0].chosen) and outcomes[0].trace[1]["queries"] == [
@@ -66,10 +54,10 @@ def test_it_judges_and_answers(llm):
     assert len(server.bodies) == before, "every call is remembered"
 
 
-def test_replies_that_cannot_be_read_change_nothing(llm):
-    client, server = llm
+def test_replies_that_cannot_be_read_change_nothing(server, client):
+    server.reply, llm = reply, client()
     server.reply = lambda prompt: "I would rather not say."
-    reader = LLMReader(client, model="m", questions=["q"], passages=PASSAGES)
+    reader = LLMReader(llm, model="m", questions=["q"], passages=PASSAGES)
     (outcome,) = retrieve_verified(["q"], search, reader, Settings(keep=3, pool=10, window=5, rounds=4))
     assert not outcome.verified and outcome.rounds == 1 and outcome.chosen == [0, 2, 3]
     assert reader.answer([(0, [0])]) == [[]]
