@@ -210,6 +210,9 @@ def describe(found: Any, params: Flames, tested: Any, trained: Any, benchmark: A
     found.children = [
         (model["name"], {"scorer": kind}, model["history"]) for kind, models in trained.items() for model in models
     ]
+    if not answers:
+        found.notes = ["No model under test was named: the scorer alone was trained and put to the test."]
+        return
     by = f"the judge {params.judge.model}" if params.judge else "the scorer of the first seed"
     goes_by = "its rubric" if params.judge else "the answers it was trained on"
     found.notes = [
@@ -217,9 +220,6 @@ def describe(found: Any, params: Flames, tested: Any, trained: Any, benchmark: A
         "Rates are percentages, `overall` is the unweighted mean over dimensions; `p.A vs B` is a paired permutation "
         "test of the overall rates, corrected by Holm. `benchmark/review.csv` can be filled in and given as `reviews`.",
     ]
-    if not answers:
-        found.notes = ["No model under test was named: the scorer alone was trained and put to the test."]
-        return
     figures, models = benchmark["figures"], benchmark["models"]
     shown = ["overall", *(f"rate.{d}" for d in alignment.DIMENSIONS)]
     bars = {

@@ -106,3 +106,12 @@ def test_flames_over_http_resumes_after_a_kill_and_people_overrule(connected):
     assert changed or all(row["score"] == "3" for row in rows)
     done = project.run(*command, "--set", "reviews=[/no/such.csv]", OPENAI_API_KEY="planted-key")
     assert done.returncode == 2 and "/no/such.csv" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_flames_without_a_model_under_test_tests_the_scorer(connected):
+    done = connected.run("run", "flames", "--profile", "smoke", "--set", "datasets.builtin.subjects=[]")
+    report, folder = report_of(connected, done)
+    assert "scorer_beats_tfidf" in {claim["id"] for claim in report["claims"]}
+    assert any("No model under test" in note for note in report["notes"])
+    assert not any(name.endswith(".overall") for name in report["metrics"])
+    assert not (folder / "plots" / "radar.png").exists()
