@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,15 +17,18 @@ RAY = str(Path(sys.executable).parent / "ray")
 @pytest.fixture
 def cluster(connected, tmp_path):
     environment = {**connected.environment, "RAY_USAGE_STATS_ENABLED": "0"}
+    # short, for its sockets; new, for Ray would join a killed cluster whose state stands there
+    state = tempfile.mkdtemp(prefix="ray")
     command = [
         RAY, "start", "--head", "--port", "0", "--num-cpus", "2", "--include-dashboard", "false",
-        "--object-store-memory", "100000000", "--temp-dir", tempfile.mkdtemp(prefix="ray"),  # short: sockets; new: a killed cluster's would be joined
+        "--object-store-memory", "100000000", "--temp-dir", state,
     ]  # fmt: skip
     started = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert started.returncode == 0, started.stdout + started.stderr
     address = re.search(r"ray start --address='([\d.]+:\d+)'", started.stdout)[1]
     yield address
     subprocess.run([RAY, "stop", "--force"], env=environment, capture_output=True)
+    shutil.rmtree(state, ignore_errors=True)
 
 
 def test_flow_on_ray_gives_the_same_numbers(connected, cluster):
