@@ -31,11 +31,19 @@ LAYERS = ("flows", "tasks", "components", "kernels")
 RAY_TESTS = {"test_ray.py", "test_workers.py", "test_rectify_router.py"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under pytest-xdist a file's tests stay together, in one process that has its fixtures, and all of Ray's too."""
-    for item in items:
-        group = "ray" if item.path.name in RAY_TESTS else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Under pytest-xdist a file's tests stay together, in one process that has its fixtures, and all of Ray's too.
+
+    Marks of groups would say the same, but pytest-xdist 3.8 writes them where pytest 9.2 no longer looks.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "ray" if Path(file).name in RAY_TESTS else file
+
+    return ByFile(config, log)
 
 
 @dataclass
