@@ -11,10 +11,10 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
+from prefect.settings import get_current_settings
 from pydantic import BaseModel
 
 from paperflows.tasks.closure import closure_digest
-from paperflows.tasks.environment import state_folder
 from paperflows.tasks.store import artifacts_in, intact
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     inputs = json.dumps(_stable(parameters, context.task.name), sort_keys=True, ensure_ascii=False)
     digest = hashlib.sha256(f"{closure_digest(function.__module__)}\n{inputs}".encode()).hexdigest()
     key = f"{context.task.name}-{digest[:32]}"
-    _forget_if_damaged(state_folder() / "results" / key)
+    _forget_if_damaged(get_current_settings().results.local_storage_path / key)
     return key
 
 

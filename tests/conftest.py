@@ -97,6 +97,12 @@ class Project:
         file.write_text(text.replace(old, new), encoding="utf-8")
 
 
+def own_environment() -> dict[str, str]:
+    """Without the settings of another project, which code that ran in this process may have left."""
+    others = ("PREFECT_", "MLFLOW_", "DVC_", "PAPERFLOWS_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(others)}
+
+
 def copy_project(root: Path) -> Project:
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\n")
@@ -111,13 +117,10 @@ def copy_project(root: Path) -> Project:
         (package / file.name).symlink_to(file)
     for layer in LAYERS:
         (package / layer).symlink_to(root / layer)
-    environment = {
-        k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "DVC_", "PAPERFLOWS_"))
-    }
-    environment |= {
+    environment = own_environment() | {
         "PYTHONPATH": str(root / ".site"),
         "PYTHONSAFEPATH": "1",
-        "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HF_HUB_OFFLINE": "1",
         "HOME": str(root),
     }

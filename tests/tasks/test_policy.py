@@ -1,11 +1,12 @@
 """Caching of tasks, in real flows on Prefect's own engine; each run is a process of its own."""
 
-import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+from ..conftest import own_environment
 
 PROGRAM = """
 from paperflows.tasks.environment import prepare
@@ -57,13 +58,15 @@ def folder(tmp_path_factory, prefect_api):
     return path
 
 
-def run(folder, body):
+def run(folder, body, **more):
     (folder / "calls.txt").write_text("")
     program = PROGRAM.replace("    BODY", textwrap.indent(body, "    ")).replace(
         "def flaky(kind: str):", "def flaky(kind: str):"
     )
     (folder / "program.py").write_text(program)
-    environment = {**os.environ, "PAPERFLOWS_ROOT": str(folder), "PREFECT_API_URL": (folder / "server").read_text()}
+    environment = {
+        **own_environment(), "PAPERFLOWS_ROOT": str(folder), "PREFECT_API_URL": (folder / "server").read_text(), **more
+    }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "program.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
     )
@@ -95,6 +98,15 @@ def test_damaged_artifacts_and_results_are_computed_again(folder):
     done, calls = run(folder, body)
     assert "RESULT 6" in done.stdout and calls == ["write damage"]
     assert "unreadable" in done.stderr
+
+
+def test_damage_is_seen_where_prefect_keeps_its_results_elsewhere(folder, tmp_path):
+    body, elsewhere = "return length(write('elsewhere'))", {"PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "kept")}
+    done, calls = run(folder, body, **elsewhere)
+    assert "RESULT 9" in done.stdout and calls == ["write elsewhere", "length"], done.stderr
+    next(p for p in (folder / ".state" / "store").rglob("t") if p.read_text() == "elsewhere").write_text("elsewherE")
+    done, calls = run(folder, body, **elsewhere)
+    assert "RESULT 9" in done.stdout and calls == ["write elsewhere"]
 
 
 def test_objects_are_refused_as_results_and_inputs(folder):
