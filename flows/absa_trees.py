@@ -2,7 +2,8 @@
 
 Trees are induced from a pretrained and from a fine-tuned encoder by perturbed masking, and compared with a parser's,
 with chains and with random trees: by their distance between aspects and sentiment words, on a gold treebank, and by
-what models that read them make of them. The pure encoder with an MLP, which reads no tree, is measured beside them.
+by what models that read them make of them. Those read single words, which know nothing of their sentence, as the papers'
+models do, and again the states of the fine-tuned encoder, where the pure encoder with an MLP reads no tree.
 """
 
 from typing import Any
@@ -71,7 +72,7 @@ class Parser(Section):
 
 
 class Classifiers(Section):
-    """The models that read trees, and the MLP, all on the frozen states of the fine-tuned encoder."""
+    """The models that read trees, and the MLP: a BiLSTM over word embeddings, or on the states of the encoder."""
 
     models: tuple[str, ...] = Field(min_length=1, description="Of asgcn, pwcn, rgat")
     hidden: int = Field(ge=8, multiple_of=4, description="Width")
@@ -104,6 +105,8 @@ PAPER = Paper(
 )
 
 CONTROLS = ("left_chain", "right_chain", "random")
+FEATURES = ("words", "states")  # the encoder's input embeddings under a BiLSTM; the fine-tuned encoder's last states
+ON_STATES = ("finetuned", "random")  # trees whose models read states too
 TIE = 0.01  # macro-F1 by which one system may be behind another and still count as tied
 
 
@@ -159,17 +162,22 @@ def others(params: AbsaTrees, sentences: Any, parser: Any) -> dict[str, Any]:
 
 
 def classify(params: AbsaTrees, aspects: Any, encoder: Any, trees: dict[str, Any]) -> dict[str, Any]:
-    """`mlp` and every model on every kind of tree: name -> one result a seed."""
-    c = params.classifiers
-    states = absa.encode_aspects(aspects, encoder, params.device)
-
-    def train(model: str, kind: str) -> Any:
-        return absa.train_aspect_models(
-            aspects, states, trees[kind], model, f"{kind}-{aspects['name']}", c.hidden, c.steps, c.batch_size,
-            c.learning_rate, c.evaluations, list(params.seeds), params.device,
-        )  # fmt: skip
-
-    return {"mlp": train("mlp", "left_chain")} | {f"{m}.{kind}": train(m, kind) for m in c.models for kind in trees}
+    """`FEATURES.mlp` and `FEATURES.MODEL.TREE`: name -> one result a seed."""
+    c, found = params.classifiers, {}
+    inputs = {
+        "words": absa.embed_aspects(aspects, params.encoder, params.device),
+        "states": absa.encode_aspects(aspects, encoder, params.device),
+    }
+    for features in FEATURES:
+        kinds = trees if features == "words" else ON_STATES
+        pairs = [("mlp", "left_chain"), *((model, kind) for model in c.models for kind in kinds)]
+        for model, kind in pairs:
+            system = f"{features}.mlp" if model == "mlp" else f"{features}.{model}.{kind}"
+            found[system] = absa.train_aspect_models(
+                aspects, inputs[features], trees[kind], model, f"{system}-{aspects['name']}", c.hidden, c.steps,
+                c.batch_size, c.learning_rate, c.evaluations, features == "words", list(params.seeds), params.device,
+            )  # fmt: skip
+    return found
 
 
 def distance_claims(measured: dict[str, Any]) -> list[Claim]:
@@ -217,9 +225,10 @@ def score_claims(params: AbsaTrees, scores: dict[str, Any], gold: Any) -> list[C
     for model in params.classifiers.models:
         for kind in ("pretrained", "parser", *CONTROLS):
             statement = f"{model.upper()} on fine-tuned trees is at least tied with {kind.replace('_', ' ')} trees"
-            found.append(claim(f"{model}_tied_with_{kind}", statement, f"{model}.finetuned", f"{model}.{kind}"))
+            identity = f"{model}_tied_with_{kind}"
+            found.append(claim(identity, statement, f"words.{model}.finetuned", f"words.{model}.{kind}"))
         statement = f"The pure encoder with an MLP is at least tied with {model.upper()} on fine-tuned trees"
-        found.append(claim(f"mlp_tied_with_{model}", statement, "mlp", f"{model}.finetuned"))
+        found.append(claim(f"mlp_tied_with_{model}", statement, "states.mlp", f"states.{model}.finetuned"))
     return found
 
 
@@ -236,16 +245,19 @@ def describe(
         for system, results in scores[name].items():
             for score in ("f1", "accuracy"):
                 found.metrics[f"{name}.{score}.{system}"] = sum(r[score] for r in results) / len(results)
-        for model in params.classifiers.models:
-            ours, *rest = [scores[name][f"{model}.{kind}"] for kind in measured[name]]
+        for model in (f"{features}.{m}" for features in FEATURES for m in params.classifiers.models):
+            ours, *rest = [results for system, results in scores[name].items() if system.startswith(f"{model}.")]
             found.metrics[f"{name}.changed_by_tree.{model}"] = share_changed(ours, rest)
     found.model = f"{params.encoder}, states of layer {params.induction.layer}; trees by {params.induction.decoder}"
     found.notes = [
         "Aspects-sentiment distance: edges between an aspect's words and words of the VADER lexicon, mean over them.",
-        "All classifiers read the same frozen states of one encoder a dataset, fine-tuned with an MLP on all training "
-        "aspects; they are trained on the aspects whose sentences have trees, seeds differ in them only.",
-        "`changed_by_tree` is the share of a model's decisions on fine-tuned trees that another tree changes: where it "
-        "is 0 the model learnt to do without, and its `tied` says nothing of trees.",
+        "`words`: classifiers read the input embeddings of the encoder through a BiLSTM, as the papers' models read "
+        "GloVe; `words.mlp` is the same without a tree. `states`: all read the same frozen last states of one encoder a "
+        "dataset, fine-tuned with an MLP on all training aspects. Classifiers are trained on the aspects whose "
+        "sentences have trees; seeds differ in them only.",
+        "`changed_by_tree` is the share of a model's decisions on fine-tuned trees that another tree changes (on "
+        "states: a random tree). States of an encoder that was fine-tuned on the aspect hold its sentiment at every "
+        "word, so that there is little for a tree to change.",
         f"Sentences of more than {params.max_words} words are left out. `tied`: at most {TIE} macro-F1 behind.",
     ]
     found.children = [(model["name"], {"dataset": name}, model["history"]) for name, model in tuned.items()]

@@ -160,16 +160,29 @@ def measure_trees(aspects: AspectsArtifact, trees: Artifact, label: str) -> Tree
 @cached_task(name="encode_aspects", task_run_name="encode_aspects-{aspects[name]}")
 def encode_aspects(aspects: AspectsArtifact, encoder: Artifact, device: str) -> Artifact:
     """The frozen last states of the words of every aspect that has a tree, by split (`states.safetensors`)."""
-    import torch
-    from safetensors.torch import save_file
-
     from paperflows.components.syntax.aspect_encoder import aspect_states, load_aspect_encoder
 
     loaded = load_aspect_encoder(str(open_artifact(encoder)), device=device)
+    return _store_states(aspects, lambda rows: aspect_states(loaded, rows))
+
+
+@cached_task(name="embed_aspects", task_run_name="embed_aspects-{aspects[name]}")
+def embed_aspects(aspects: AspectsArtifact, model: str, device: str) -> Artifact:
+    """Instead of states the encoder's input embeddings, which know neither the sentence nor the task."""
+    from paperflows.components.syntax.aspect_encoder import load_aspect_encoder, word_embeddings
+
+    loaded = load_aspect_encoder(model, device=device)
+    return _store_states(aspects, lambda rows: word_embeddings(loaded, [r["words"] for r in rows]))
+
+
+def _store_states(aspects: AspectsArtifact, states_of: Any) -> Artifact:
+    import torch
+    from safetensors.torch import save_file
+
     rows = [r for r in read_rows(open_artifact(aspects) / "aspects.jsonl") if r["sentence"] is not None]
     tensors: dict[str, Any] = {}
     for split in SPLITS:
-        table = aspect_states(loaded, [r for r in rows if r["split"] == split])
+        table = states_of([r for r in rows if r["split"] == split])
         tensors |= {f"{split}.states": table.flat[:-1].contiguous(), f"{split}.lengths": torch.tensor(table.lengths)}
     with new_artifact() as (folder, artifact):
         save_file(tensors, folder / "states.safetensors")
@@ -197,16 +210,19 @@ def train_aspect_models(
     batch_size: int,
     learning_rate: float,
     evaluations: int,
+    recurrent: bool,
     seeds: list[int],
     device: str,
 ) -> list[dict[str, Any]]:
-    """One kind of classifier on one kind of tree and the frozen states of the fine-tuned encoder, once a seed.
+    """One kind of classifier on one kind of tree and one kind of frozen states, once a seed.
+
+    Args:
+        states: of `embed_aspects`, to be read by a BiLSTM (`recurrent`), or of `encode_aspects`.
 
     Returns:
         An artifact a seed with the classes of the test aspects, and its macro-F1 and accuracy.
     """
     import numpy as np
-    import torch
     from safetensors.numpy import load_file, save_file
 
     from paperflows.components.evaluation.bootstrap import macro_f1
@@ -227,10 +243,9 @@ def train_aspect_models(
     gold = load_file(folder / GOLD)[aspects["name"]]
     results = []
     for seed in seeds:
-        torch.manual_seed(seed)
         trained = train_classifier(
             model, data["train"], data["validation"], hidden=hidden, steps=steps, batch_size=batch_size,
-            learning_rate=learning_rate, evaluations=evaluations, seed=seed, device=device,
+            learning_rate=learning_rate, evaluations=evaluations, recurrent=recurrent, seed=seed, device=device,
         )  # fmt: skip
         classes = predict_classes(trained, data["test"])
         with new_artifact() as (out, artifact):

@@ -108,13 +108,20 @@ def split_by_list(pairs: PairsToScore, measured: BiasArtifact) -> dict[str, floa
 
 
 @cached_task(name="augment_counterfactually")
-def augment_counterfactually(sentences: Artifact, attributes: list[str], per_attribute: int, seed: int) -> Artifact:
-    """Counterfactual sentences of the named attributes, those that have a word list (`counterfactuals.jsonl`)."""
+def augment_counterfactually(
+    sentences: Artifact, attributes: list[str], held_out: list[str], per_attribute: int, seed: int
+) -> Artifact:
+    """Counterfactual sentences of the named attributes, those that have a word list (`counterfactuals.jsonl`).
+
+    Args:
+        held_out: attributes whose words are exchanged in none of them, also where another attribute's list has them.
+    """
     from paperflows.components.bias.counterfactual import augment
-    from paperflows.components.bias.word_lists import WORD_LISTS
+    from paperflows.components.bias.word_lists import WORD_LISTS, without_words
     from paperflows.components.data.jsonl import write_jsonl
 
-    lists = {name: words for name, words in WORD_LISTS.items() if name in attributes}
+    hidden = frozenset(word for name in held_out if name in WORD_LISTS for word in WORD_LISTS[name].words)
+    lists = {name: without_words(words, hidden) for name, words in WORD_LISTS.items() if name in attributes}
     found = augment(read_sentences(sentences), lists, per_attribute=per_attribute, seed=seed)
     with new_artifact() as (folder, artifact):
         write_jsonl(folder / "counterfactuals.jsonl", [vars(c) for c in found])

@@ -28,6 +28,17 @@ class WordList:
         return frozenset(word for phrase in phrases for word in phrase.split())
 
 
+def without_words(words: WordList, hidden: frozenset[str]) -> WordList:
+    """The list without swaps and descriptors that have a word of `hidden` in them."""
+
+    def kept(phrase: str) -> bool:
+        return not hidden & set(phrase.split())
+
+    swaps = {w: tuple(filter(kept, others)) for w, others in words.swaps.items() if kept(w)}
+    swaps = {word: others for word, others in swaps.items() if others}
+    return WordList(tuple(filter(kept, words.descriptors)), swaps, {word: words.neutral[word] for word in swaps})
+
+
 _PEOPLE = """
 people person persons man men woman women boy boys girl girls child children kid kids guy guys lady ladies student
 students worker workers player players friend friends neighbor neighbors doctor doctors teacher teachers family families

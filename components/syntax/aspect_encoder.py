@@ -3,7 +3,7 @@
 Letters: N examples, B examples in a batch, W words, T pieces, L layers, D width, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,19 +116,42 @@ def layer_states(encoder: WordEncoder, sentences: Sequence[Sequence[str]]) -> Wo
     """States (W, L, D) of the words of each sentence at every layer, the mean over a word's pieces."""
     pieces = pieces_of(encoder.tokenizer, sentences)
     table = TokenTable([ids for ids, _ in pieces], pad_id=encoder.tokenizer.pad_token_id)
-    return _word_means(encoder, table, [o for _, o in pieces], [len(s) for s in sentences], all_layers=True)
+
+    def states(ids: Tensor, mask: Tensor) -> Tensor:
+        return torch.stack(
+            encoder.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[1:], 2
+        )
+
+    return _word_means(encoder, states, table, [o for _, o in pieces], [len(s) for s in sentences])
+
+
+def word_embeddings(encoder: WordEncoder, sentences: Sequence[Sequence[str]]) -> WordTable:
+    """Vectors (W, D) of the words by themselves, the mean of their pieces' input embeddings: they know no sentence."""
+    pieces = pieces_of(encoder.tokenizer, sentences)
+    table = TokenTable([ids for ids, _ in pieces], pad_id=encoder.tokenizer.pad_token_id)
+    embed = encoder.model.get_input_embeddings()
+    return _word_means(encoder, lambda ids, _: embed(ids), table, [o for _, o in pieces], [len(s) for s in sentences])
 
 
 def aspect_states(encoder: WordEncoder, rows: Sequence[dict[str, Any]]) -> WordTable:
     """Last states (W, D) of the words of each example, read with its aspect."""
     inputs = AspectInputs(rows, encoder.tokenizer)
-    return _word_means(encoder, inputs._ids, inputs.owners, [len(r["words"]) for r in rows], all_layers=False)
+
+    def states(ids: Tensor, mask: Tensor) -> Tensor:
+        return encoder.model(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    return _word_means(encoder, states, inputs._ids, inputs.owners, [len(r["words"]) for r in rows])
 
 
 @torch.inference_mode()
 def _word_means(
-    encoder: WordEncoder, table: TokenTable, owners: Sequence[np.ndarray], counts: Sequence[int], *, all_layers: bool
+    encoder: WordEncoder,
+    states: Callable[[Tensor, Tensor], Tensor],
+    table: TokenTable,
+    owners: Sequence[np.ndarray],
+    counts: Sequence[int],
 ) -> WordTable:
+    """The mean of `states(ids, mask)`, (B, T, ...), over the pieces of each word."""
     lengths = np.array(counts)
     starts = np.cumsum(lengths) - lengths
     device = next(encoder.model.parameters()).device
@@ -136,8 +159,7 @@ def _word_means(
     number = torch.zeros(int(lengths.sum()))
     for rows in token_budget_batches(table.lengths, budget=4096):
         ids, mask = table.pad(rows)
-        out = encoder.model(input_ids=ids.to(device), attention_mask=mask.to(device), output_hidden_states=all_layers)
-        hidden = torch.stack(out.hidden_states[1:], 2) if all_layers else out.last_hidden_state
+        hidden = states(ids.to(device), mask.to(device))
         owner = np.full(ids.shape, -1)
         for line, row in enumerate(rows):
             owner[line, : len(owners[row])] = np.where(owners[row] >= 0, owners[row] + starts[row], -1)

@@ -22,7 +22,7 @@ class AspectData:
 
     Args:
         rows: with `words`, `inside`, `label` and `sentence` (a number into `heads`).
-        states: of the words of every row (`aspect_encoder.aspect_states`).
+        states: of the words of every row (`aspect_encoder.aspect_states`, or `word_embeddings`).
     """
 
     def __init__(
@@ -66,11 +66,17 @@ def train_classifier(
     batch_size: int,
     learning_rate: float,
     evaluations: int,
+    recurrent: bool,
     seed: int,
     device: str,
 ) -> nn.Module:
-    """The classifier with the best validation macro-F1 among `evaluations` of the run."""
-    classifier = MODELS[model](data.width, hidden, data.classes)
+    """The classifier with the best validation macro-F1 among `evaluations` of the run.
+
+    Args:
+        recurrent: the states are of single words (`aspect_models.WordReader`).
+    """
+    torch.manual_seed(seed)
+    classifier = MODELS[model](data.width, hidden, data.classes, recurrent)
     batches = Batches(batch_size=batch_size, seed=seed, lengths=data.lengths)
 
     def loss_fn(trained: nn.Module, batch: Any) -> Tensor:

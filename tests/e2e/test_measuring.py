@@ -34,6 +34,7 @@ def test_metric_bias(connected):
     assert metrics["bias.race.bleu"] == 0 and metrics["bias.race.bertscore"] > 0
     assert abs(metrics["polarised.race.bertscore"]) <= metrics["bias.race.bertscore"]
     assert verdicts["adapters_cut_bias_held_out"]["n"] == 10, "one held-out attribute of ten pairs"
+    assert verdicts["held_out_adapters_keep_correlation"]["seeds"] == 2, "one group of held-out attributes, two seeds"
     assert verdicts["adapters_cut_bias"]["n"] == 60 and verdicts["adapters_cut_bias"]["seeds"] == 2
     assert (folder / "artifacts" / "adapters" / "adapters.safetensors").is_file()
     assert {"bias.png", "claims.png"} <= set(report["plots"])
@@ -45,9 +46,10 @@ def test_absa_trees(connected):
     assert metrics["world_reviews.neighbours.left_chain"] == 1.0 == metrics["world_reviews.neighbours.right_chain"]
     assert metrics["world_reviews.neighbours.random"] < 0.9
     for kind in ("finetuned", "pretrained", "parser", "left_chain", "right_chain", "random"):
-        assert metrics[f"world_reviews.asd.{kind}"] >= 1 and 0 <= metrics[f"world_reviews.f1.asgcn.{kind}"] <= 1
+        assert metrics[f"world_reviews.asd.{kind}"] >= 1 and 0 <= metrics[f"world_reviews.f1.words.asgcn.{kind}"] <= 1
     assert metrics["world_reviews.asd.left_chain"] == metrics["world_reviews.asd.right_chain"]
     assert metrics["treebank.uuas.left_chain"] == metrics["treebank.uuas.right_chain"] > 0.3
+    assert {"states.mlp", "states.asgcn.random", "words.mlp"} <= {n.partition(".f1.")[2] for n in metrics}
     claims = {claim["id"]: claim for claim in report["claims"]}
     assert claims["mlp_tied_with_asgcn"]["seeds"] == 2 and claims["finetuned_nearer_than_left_chain"]["n"] > 0
     assert (folder / "artifacts" / "encoder-world_reviews" / "model.safetensors").is_file()

@@ -13,7 +13,7 @@ from paperflows.components.bias import scores
 from paperflows.components.bias.counterfactual import Counterfactual, augment, describe, swap
 from paperflows.components.bias.debias import DebiasObjective
 from paperflows.components.bias.published import ATTRIBUTES, PUBLISHED
-from paperflows.components.bias.word_lists import WORD_LISTS
+from paperflows.components.bias.word_lists import WORD_LISTS, without_words
 from paperflows.components.errors import InputError
 from paperflows.components.generation_metrics.matching import bert_score
 from paperflows.components.generation_metrics.token_states import TokenEncoder
@@ -82,6 +82,20 @@ def test_augmentation_is_repeatable_and_covers_every_attribute():
         assert c.first != c.second and "table" not in c.first
         differing = set(c.first.lower().split()) ^ set(c.second.lower().split())
         assert not differing & set(c.reference.lower().split()) - {"a", "an", "the"}
+
+
+def test_words_of_held_out_attributes_are_in_no_counterfactual():
+    assert WORD_LISTS["age"].words & WORD_LISTS["gender"].words, "lists of attributes share words, such as boy"
+    texts = [f"The {who} of number {i} is running." for i in range(60) for who in ("boy", "doctor", "senior", "man")]
+    hidden = WORD_LISTS["gender"].words
+    age = without_words(WORD_LISTS["age"], hidden)
+    assert "boy" in WORD_LISTS["age"].swaps and "boy" not in age.swaps and "teenager" in age.swaps
+    found = augment(texts, {"age": age}, per_attribute=100, seed=0)
+    assert len(found) == 100
+    for c in found:
+        assert not (set(c.first.lower().split()) ^ set(c.second.lower().split())) & hidden
+    nothing = without_words(WORD_LISTS["gender"], WORD_LISTS["gender"].words)
+    assert not nothing.words and augment(texts, {"gender": nothing}, per_attribute=5, seed=0) == []
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Impact matrices against one masking at a time; words, aspects and what the models read."""
+"""Impact matrices against one masking at a time; words, aspects and the parser."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,8 @@ import torch
 
 from paperflows.components.evaluation.bootstrap import macro_f1
 from paperflows.components.models.tiny_bert import tiny_bert, train_wordpiece
-from paperflows.components.syntax import aspect_models, words
+from paperflows.components.syntax import words
 from paperflows.components.syntax.perturbed_masking import impact_matrices
-from paperflows.components.syntax.trees import chain, distances
 
 SENTENCES = [
     ["The", "unbelievable", "soup", "was", "cold", "."],
@@ -72,30 +71,6 @@ def test_aspects_by_their_offsets():
     assert "wasn't" in aspect.words
     assert words.aspect_of({**row, "from": 3, "to": 4}) is None
     assert {"bad", "great"} <= words.sentiment_words() and "table" not in words.sentiment_words()
-
-
-@pytest.mark.parametrize("name", aspect_models.MODELS)
-def test_models_read_the_tree_and_ignore_padding(name):
-    torch.manual_seed(0)
-    model = aspect_models.MODELS[name](8, 8, 3).eval()
-    states, n = torch.randn(1, 5, 8), 5
-    aspect = torch.tensor([[False, True, False, False, False]])
-    mask = torch.ones(1, n, dtype=torch.bool)
-    star = torch.from_numpy(distances(np.array([1, -1, 1, 1, 1])))[None]
-    line = torch.from_numpy(distances(chain(5, left=True)))[None]
-    one, other = model(states, mask, aspect, star), model(states, mask, aspect, line)
-    assert torch.allclose(one, other) == (name == "mlp"), "only the MLP reads no tree"
-    padded = torch.cat([states, torch.randn(1, 3, 8)], 1)
-    far = torch.full((1, 8, 8), 8)
-    far[:, :5, :5] = star
-    longer = model(padded, torch.arange(8)[None] < 5, torch.cat([aspect, torch.zeros(1, 3, dtype=torch.bool)], 1), far)
-    torch.testing.assert_close(one, longer)
-
-
-def test_pwcn_proximity_worked_by_hand():
-    aspect = torch.tensor([[False, True, True, False]])
-    steps = aspect_models.aspect_distance(torch.from_numpy(distances(chain(4, left=True)))[None], aspect)
-    assert steps.tolist() == [[1, 0, 0, 1]]
 
 
 def test_macro_f1_by_hand_and_over_resamples():
