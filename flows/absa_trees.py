@@ -2,8 +2,8 @@
 
 Trees are induced from a pretrained and from a fine-tuned encoder by perturbed masking, and compared with a parser's,
 with chains and with random trees: by their distance between aspects and sentiment words, on a gold treebank, and by
-by what models that read them make of them. Those read single words, which know nothing of their sentence, as the papers'
-models do, and again the states of the fine-tuned encoder, where the pure encoder with an MLP reads no tree.
+what models that read them make of them. Those read single words, which know nothing of their sentence, as in the
+papers, and again the states of the fine-tuned encoder, where the pure encoder with an MLP reads no tree.
 """
 
 from typing import Any
@@ -252,8 +252,8 @@ def describe(
     found.notes = [
         "Aspects-sentiment distance: edges between an aspect's words and words of the VADER lexicon, mean over them.",
         "`words`: classifiers read the input embeddings of the encoder through a BiLSTM, as the papers' models read "
-        "GloVe; `words.mlp` is the same without a tree. `states`: all read the same frozen last states of one encoder a "
-        "dataset, fine-tuned with an MLP on all training aspects. Classifiers are trained on the aspects whose "
+        "GloVe; `words.mlp` is the same without a tree. `states`: all read the same frozen last states of one encoder "
+        "a dataset, fine-tuned with an MLP on all training aspects. Classifiers are trained on the aspects whose "
         "sentences have trees; seeds differ in them only.",
         "`changed_by_tree` is the share of a model's decisions on fine-tuned trees that another tree changes (on "
         "states: a random tree). States of an encoder that was fine-tuned on the aspect hold its sentiment at every "
