@@ -61,7 +61,7 @@ def swap(text: str, words: WordList, rng: random.Random) -> tuple[str, str, str]
 
 
 def describe(text: str, words: WordList, rng: random.Random) -> tuple[str, str, str] | None:
-    """(text with one descriptor, with another, without); None without two descriptors, or a noun for people in the text."""
+    """(text with one descriptor, with another, without); None without two descriptors or without a noun for people."""
     match = next((m for m in _WORD.finditer(text) if m.group().lower() in PEOPLE), None)
     if match is None or len(words.descriptors) < 2 or {m.group().lower() for m in _WORD.finditer(text)} & words.words:
         return None
