@@ -1,4 +1,4 @@
-"""A port that a server of this machine can take."""
+"""Ports that a server of this machine can take."""
 
 import random
 import socket
@@ -27,3 +27,20 @@ def free_port(host: str = "127.0.0.1", *, row: int = 1) -> int:
             continue
         return first
     raise ServiceError(f"no {row} free ports in a row between {PORTS.start} and {PORTS.stop}")
+
+
+def require_free(port: int, advice: str = "choose another with --port", *, host: str = "127.0.0.1") -> None:
+    """Return when a server can take the port.
+
+    Args:
+        advice: what the error says to do.
+
+    Raises:
+        ServiceError: it is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServiceError(f"port {port} is taken; {advice}") from error

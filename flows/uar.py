@@ -2,7 +2,8 @@
 
 Was a lookup asked for? Is knowledge needed at all? Does the answer change with time? Does this model know it? The
 answers, in this order, make the decision; it is compared with each criterion alone, with thresholds on the answer's
-probability, with neighbours among known and unknown questions, and with one head trained on the decision.
+probability, with neighbours among known and unknown questions, with one head trained on the decision, and with a
+language model that is asked to decide, where one is named.
 """
 
 from typing import Any
@@ -13,11 +14,13 @@ from pydantic import Field
 from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
+from paperflows.tasks.annotators import Annotator
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.closed_book import ClosedBookSettings, recall_answers
 from paperflows.tasks.corpora import build_corpus, index_corpus
 from paperflows.tasks.data import load_dataset
 from paperflows.tasks.deciding import Heads, answer_as_decided, answer_by_retrieval, time_decisions, train_deciders
+from paperflows.tasks.prompted_decisions import ask_whether
 from paperflows.tasks.requests import Pool, build_requests
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
@@ -60,6 +63,7 @@ class Uar(FlowParameters):
     model: ClosedBookSettings
     heads: Heads
     retrieval: Retrieval
+    llm: Annotator = Field(description="The language model that decides by prompt, a baseline; offline: it is left out")
     timed_requests: int = Field(ge=1, description="Single requests that are timed")
     timing_repeats: int = Field(ge=2, description="Repeats of the timing")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")
@@ -81,6 +85,7 @@ BASELINES = {
     "flare": "a threshold on the answer's probability (FLARE)",
     "skr": "nearest known and unknown questions (SKR)",
     "direct": "one head trained on the decision",
+    "prompt": "a language model that is asked whether to",  # where there is one
 }
 MIXES = {"test": "requests in unseen wordings", "unseen": "kinds of requests and texts that no head was trained on"}
 
@@ -95,8 +100,10 @@ def uar(params: Uar) -> dict[str, Any]:
         requests = build_requests(list(source.pools), data, params.most.model_dump(), params.asking, params.forbidding)
 
         knowledge = recall_answers(requests, params.model, params.seeds[0], params.device)
+        prompted = None if params.llm.kind == "offline" else ask_whether(requests, params.llm, params.device)
         deciders = [
-            train_deciders(requests, knowledge, params.heads, params.mix, seed, params.device) for seed in params.seeds
+            train_deciders(requests, knowledge, prompted, params.heads, params.mix, seed, params.device)
+            for seed in params.seeds
         ]
 
         holders = list({d["name"]: d for d in data if "passages" in d["rows"]}.values())
@@ -112,7 +119,7 @@ def uar(params: Uar) -> dict[str, Any]:
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         found.datasets = {d["name"]: d["content"] for d in [*data, *others]}
         found.keep = {"heads": deciders[0]["heads"], "knowledge": knowledge}
-        describe(found, params, requests, knowledge, corpus, deciders, answered, times)
+        describe(found, params, requests, knowledge, prompted, corpus, deciders, answered, times)
     return found.report
 
 
@@ -126,6 +133,7 @@ def decision_claims(deciders: list[dict[str, Any]]) -> list[Claim]:
         )
         for mix in deciders[0]["sizes"]
         for name, label in BASELINES.items()
+        if name in deciders[0]["right"]
     ]  # fmt: skip
 
 
@@ -156,8 +164,9 @@ def latency_claim(times: dict[str, Any]) -> Claim:
 
 
 def describe(
-    found: Any, params: Uar, requests: Any, knowledge: Any, corpus: Any, deciders: Any, answered: Any, times: Any
-) -> None:
+    found: Any, params: Uar, requests: Any, knowledge: Any, prompted: Any, corpus: Any, deciders: Any, answered: Any,
+    times: Any,
+) -> None:  # fmt: skip
     """Metrics, plots and notes of the report."""
     for name in deciders[0]["accuracy"]:
         found.metrics[f"accuracy.{name}"] = mean([d["accuracy"][name] for d in deciders])
@@ -167,6 +176,7 @@ def describe(
     found.metrics |= {f"requests.{part}": float(count) for part, count in requests["counts"].items()}
     found.metrics |= {f"mix.{name}": float(size) for name, size in deciders[0]["sizes"].items()}
     found.metrics |= {"passages": float(corpus["passages"]), "decision.milliseconds": times["milliseconds"]}
+    found.metrics |= prompted["measures"] if prompted else {}
     found.model = f"{params.model.model} with a memory" if params.model.kind == "memory" else params.model.model
     found.notes = [
         "The model that answers from memory has read 19 in 20 questions of some topics and 1 in 20 of the others; a "
@@ -177,18 +187,23 @@ def describe(
         else "A question counts as known when the language model's own greedy answer holds a gold answer.",
         "Half of each mix wants a retrieval. The head `direct` sees the same requests, labels and steps as the four.",
         "Wordings that ask for a lookup or forbid it differ between training and test; final punctuation is removed.",
+        "No language model was asked to decide by prompt: name one with llm.kind and llm.model."
+        if prompted is None
+        else f"{params.llm.model} was asked to decide by prompt; it judges what {found.model} knows by what it knows "
+        "itself, which is the paper's baseline only where the two are one model.",
         "The reader says the sentence nearest to the question; right means that it holds a gold answer.",
     ]
     found.children = [
         (f"heads-seed{seed}", {"seed": seed}, d["history"]) for seed, d in zip(params.seeds, deciders, strict=True)
     ]
+    compared = ["uar", *(name for name in BASELINES if name in deciders[0]["right"]), "always"]
     bars = {
-        mix: {name: [d["accuracy"][f"{name}.{mix}"] for d in deciders] for name in ("uar", *BASELINES, "always")}
+        mix: {name: [d["accuracy"][f"{name}.{mix}"] for d in deciders] for name in compared}
         for mix in deciders[0]["sizes"]
     }
     points = {
         name: [(a["measures"][f"retrieved.{name}"], a["measures"][f"right.{name}"]) for a in answered]
-        for name in ("uar", *BASELINES, "always", "never")
+        for name in (*compared, "never")
     }
     found.draw["decisions.png"] = lambda path: plots.draw_bars(bars, path, ylabel="accuracy of decisions")
     found.draw["answers.png"] = lambda path: plots.draw_lines(

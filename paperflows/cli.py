@@ -74,6 +74,18 @@ def serve(
 
 
 @app.command()
+def decide(
+    heads: Annotated[Path, typer.Argument(help="Heads of a run of `uar`, such as artifacts/uar/heads.")],
+    port: Annotated[int, typer.Option(help="Port of the service.")] = 4310,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Serve the decision whether to look something up, one request in milliseconds; Ctrl-C stops it."""
+    from paperflows.decide import serve_decisions
+
+    serve_decisions(heads, port=port, device=device)
+
+
+@app.command()
 def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="Close MLflow runs whose process is gone.")] = False,
 ) -> None:

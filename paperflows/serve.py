@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 import typer
 
 from paperflows.components.errors import ServiceError
+from paperflows.components.ports import require_free
 from paperflows.launch import SERVED
 from paperflows.ledger import build_ledger
 from paperflows.processes import HOST, PATIENCE, log_file, stop_group, wait_for
@@ -36,7 +36,7 @@ def serve_all(*, port: int) -> None:
     """
     root = prepare()
     for taken in range(port, port + 3):
-        _free(taken)
+        require_free(taken, "choose three free ones with --port")
     urls = {
         "report": f"http://{HOST}:{port}",
         "prefect": f"http://{HOST}:{port + 1}",
@@ -171,12 +171,3 @@ def _announced(root: Path, urls: dict[str, str]) -> Iterator[None]:
         yield
     finally:
         (root / SERVED).unlink(missing_ok=True)
-
-
-def _free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise ServiceError(f"port {port} is taken; choose three free ones with --port") from error

@@ -1,5 +1,6 @@
 """What a model answers from memory, and its states."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -118,9 +119,12 @@ def _recall_by_language_model(
     return reader.states([row["text"] for row in rows]), right, confidence, {}
 
 
-def open_model(knowledge: KnowledgeArtifact, device: str) -> Any:
-    """texts -> (N, D) states of the model that the heads stand on; `RetrievalDecider` takes it."""
-    settings = knowledge["settings"]
+def open_model(settings: Mapping[str, Any], device: str) -> Any:
+    """texts -> (N, D) states of the model that the heads stand on; `RetrievalDecider` takes it.
+
+    Args:
+        settings: `kind` and `model` of `ClosedBookSettings`.
+    """
     if settings["kind"] == "causal":
         from paperflows.components.retrieval.causal import CausalReader
 

@@ -9,6 +9,7 @@ from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.closed_book import KnowledgeArtifact, open_model
 from paperflows.tasks.corpora import CorpusArtifact, IndexArtifact, read_passages, shown
 from paperflows.tasks.policy import cached_task
+from paperflows.tasks.prompted_decisions import PromptedArtifact
 from paperflows.tasks.requests import RequestsArtifact, read_requests
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import fit
@@ -29,11 +30,13 @@ class Heads(BaseModel):
 
 @cached_task(name="train_deciders", task_run_name="train_deciders-seed{seed}")
 def train_deciders(
-    requests: RequestsArtifact, knowledge: KnowledgeArtifact, settings: Heads, most: int, seed: int, device: str
-) -> dict[str, Any]:
+    requests: RequestsArtifact, knowledge: KnowledgeArtifact, prompted: PromptedArtifact | None, settings: Heads,
+    most: int, seed: int, device: str,
+) -> dict[str, Any]:  # fmt: skip
     """Train UAR's heads on the training requests, set the baselines on validation, and decide every test request.
 
     Args:
+        prompted: decisions of a language model, where one was asked.
         most: requests of a balanced mix.
 
     Returns:
@@ -87,6 +90,8 @@ def train_deciders(
         **_by_confidence(known, gold, mixes["validation"]),
         **_by_neighbours(known, rows, train, gold, mixes["validation"], settings.neighbours),
     }
+    if prompted:
+        methods["prompt"] = load_file(open_artifact(prompted) / "prompt.safetensors")["retrieve"].astype(bool)
     mixes.pop("validation")
     mixes = {name: places for name, places in mixes.items() if len(places)}
     right: dict[str, Any] = {}
@@ -95,7 +100,8 @@ def train_deciders(
             save_file({n: (retrieve[p] == gold[p]).astype(np.float64) for n, p in mixes.items()}, folder / OUTPUTS)
         right[method] = artifact
     with new_artifact() as (folder, kept):
-        criteria.save_heads(heads, folder / "heads.safetensors")
+        about = {name: knowledge["settings"][name] for name in ("kind", "model")}
+        criteria.save_heads(heads, folder / "heads.safetensors", states=about)
     with new_artifact() as (folder, decisions):
         save_file({m: r.astype(np.uint8) for m, r in methods.items()}, folder / "decisions.safetensors")
     accuracy = {f"{m}.{n}": float((methods[m][p] == gold[p]).mean()) for m in methods for n, p in mixes.items()}
@@ -248,7 +254,7 @@ def time_decisions(
     from paperflows.components.evaluation.timing import time_interleaved
     from paperflows.components.retrieval.criteria import RetrievalDecider, load_heads
 
-    encode = open_model(knowledge, device)
+    encode = open_model(knowledge["settings"], device)
     decider = RetrievalDecider(encode, load_heads(open_artifact(heads) / "heads.safetensors"))
     some = [row["text"] for row in read_requests(requests) if row["part"] == "test"][:texts]
     states = [encode([text])[0] for text in some]

@@ -3,7 +3,7 @@
 Letters: N requests, B batch, D width, C criteria.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from paperflows.components.retrieval.requests import undotted
 
 CRITERIA = ("intent", "knowledge", "time", "unknown")
 HEADS = (*CRITERIA, "retrieve")  # the last one is trained on the decision itself: a baseline, not a criterion
@@ -128,19 +130,32 @@ class RetrievalDecider:
         return self._weight @ state + self._bias
 
     def decide(self, text: str) -> Decision:
-        """Whether to retrieve for `text`."""
-        margins = self.margins(self.encode([text])[0])
+        """Whether to retrieve for `text`, read without its final punctuation, as in training."""
+        margins = self.margins(self.encode([undotted(text)])[0])
         yes = margins > 0
         retrieve = bool(decide(yes[0:1], yes[1:2], yes[2:3], yes[3:4])[0])
         probability = 1 / (1 + np.exp(-margins.astype(np.float64)))
         return Decision(retrieve, dict(zip(CRITERIA, probability.tolist(), strict=True)))
 
 
-def save_heads(heads: CriteriaHeads, path: Path) -> None:
-    """Write the heads (safetensors)."""
+def save_heads(heads: CriteriaHeads, path: Path, *, states: Mapping[str, str] | None = None) -> None:
+    """Write the heads (safetensors).
+
+    Args:
+        states: what the states are, such as the model that they are of; `states_of` reads it.
+    """
     from safetensors.torch import save_file
 
-    save_file({name: value.detach().cpu().contiguous() for name, value in heads.state_dict().items()}, path)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in heads.state_dict().items()}
+    save_file(tensors, path, metadata=dict(states or {}))
+
+
+def states_of(path: Path) -> dict[str, str]:
+    """What `save_heads` was told of the states."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 def load_heads(path: Path) -> CriteriaHeads:

@@ -91,6 +91,11 @@ def is_static(question: str) -> bool:
     return not _OF_TODAY.search(question)
 
 
+def undotted(text: str) -> str:
+    """A request without the punctuation and space at its end."""
+    return text.strip().rstrip("?.! ")
+
+
 def dress(items: Mapping[Part, Sequence[Item]], *, asking: float, forbidding: float, seed: int) -> list[dict[str, Any]]:
     """Requests as JSON rows; each item gives one, in an order shuffled by `seed`.
 
@@ -109,7 +114,7 @@ def dress(items: Mapping[Part, Sequence[Item]], *, asking: float, forbidding: fl
     for part, some in items.items():
         words = "test" if part == "unseen" else part
         for item in rng.sample(list(some), len(some)):
-            bare = item.text.strip().rstrip("?.! ")
+            bare = undotted(item.text)
             draw = rng.random()
             intent = draw < asking
             text = bare

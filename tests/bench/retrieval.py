@@ -1,10 +1,16 @@
-"""Encoding beside sentence-transformers, search beside plain faiss, and 64 questions together beside one by one."""
+"""Encoding beside sentence-transformers, search beside plain faiss, 64 questions beside one by one, and a decision."""
 
+import http.client
+import json
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from measure import interleaved
+
+ENCODED, SEARCHED, TOGETHER, DECIDED = 400, 20_000, 64, 200
 
 
 def figures() -> list[dict[str, Any]]:
@@ -14,11 +20,21 @@ def figures() -> list[dict[str, Any]]:
     from paperflows.components.retrieval.dense import encode
 
     splits = load("builtin", "world_documents").splits
-    texts = [f"{row['title']}: {row['text']}" for row in splits["passages"]][::5]
-    questions = [row["question"] for row in splits["test"]]
+    passages = splits["passages"][::10]
+    chains = [row["question"] for row in splits["test"] if row["relation"] == "chain"]
     encoder = load_encoder("minilm", device="cpu")
-    vectors, queries = encode(encoder, texts), encode(encoder, questions)
-    return [*encoding(encoder, texts[:800]), *searching(vectors, queries), *together(encoder, splits, texts, vectors)]
+    vectors = encode(encoder, [shown(passage) for passage in passages])
+    return [
+        *encoding(encoder, [shown(passage) for passage in passages[:ENCODED]]),
+        *searching(vectors, encode(encoder, chains)),
+        *together(encoder, passages, vectors, chains[:TOGETHER]),
+        *deciding(encoder, chains),
+    ]
+
+
+def shown(passage: dict[str, Any]) -> str:
+    """A passage as it is read."""
+    return f"{passage['title']}: {passage['text']}"
 
 
 def encoding(encoder: Any, texts: list[str]) -> list[dict[str, Any]]:
@@ -50,16 +66,20 @@ def encoding(encoder: Any, texts: list[str]) -> list[dict[str, Any]]:
 
 
 def searching(vectors: Any, queries: Any) -> list[dict[str, Any]]:
-    """Queries a second of saved and mapped indexes."""
+    """Queries a second of saved and mapped indexes: the vectors, with noise and as often as makes a corpus of them."""
     import faiss
+    import numpy as np
 
     from paperflows.components.retrieval.dense import build_dense, open_dense
 
+    copies = np.tile(vectors, (SEARCHED // len(vectors) + 1, 1))[:SEARCHED]
+    many = copies + np.random.default_rng(0).normal(0, 0.3 / copies.shape[1] ** 0.5, copies.shape).astype(np.float32)
+    faiss.normalize_L2(many)
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("flat", "ivfpq", "hnsw"):
             path = Path(folder) / f"{kind}.faiss"
-            build_dense(vectors, kind).save(path)  # type: ignore[arg-type]
+            build_dense(many, kind).save(path)  # type: ignore[arg-type]
             ours, plain = open_dense(path), faiss.read_index(str(path))
             if kind == "ivfpq":
                 plain.nprobe = 16
@@ -74,15 +94,19 @@ def searching(vectors: Any, queries: Any) -> list[dict[str, Any]]:
                 9,
             )
             found.append(
-                {"what": f"search, {kind}, {len(vectors)} passages", "value": 5 * len(queries) / times["ours"],
+                {"what": f"search, {kind}, {len(many)} vectors", "value": 5 * len(queries) / times["ours"],
                  "unit": "queries/s", "ratio": times["ours"] / times["faiss"], "goal": 1.1,
                  "to": f"the time of plain faiss from memory ({100 * same:.0f} % of results equal)"}
             )  # fmt: skip
     return found
 
 
-def together(encoder: Any, splits: Any, texts: list[str], vectors: Any) -> list[dict[str, Any]]:
-    """Questions a second through all rounds of verified retrieval."""
+def together(encoder: Any, passages: Any, vectors: Any, questions: list[str]) -> list[dict[str, Any]]:
+    """Questions a second through the rounds of verified retrieval.
+
+    The cross-encoder is untrained, so that it sees what a cosine does; no passage reaches its threshold, so that every
+    question goes on until nothing more is asked for.
+    """
     import numpy as np
 
     from paperflows.components.retrieval.cross_encoder import new_cross_encoder
@@ -91,35 +115,77 @@ def together(encoder: Any, splits: Any, texts: list[str], vectors: Any) -> list[
     from paperflows.components.retrieval.support import SupportReader
     from paperflows.components.retrieval.verified import Settings, retrieve_verified
 
-    passages, index = splits["passages"][::5], build_dense(vectors)
-    questions = [row["question"] for row in splits["test"] if row["relation"] == "chain"][:64]
-    model = new_cross_encoder("minilm", outputs=2, max_length=128).eval()
+    texts, index = [shown(passage) for passage in passages], build_dense(vectors)
+    model = new_cross_encoder("minilm", outputs=2, max_length=128, layers=2).eval()
     links = TitleLinks(passage["title"] for passage in passages)
 
     def run(some: list[str]) -> list[list[int]]:
-        def similar(parts: Any, places: Any) -> Any:
-            distinct = list(dict.fromkeys(parts))
-            rows = dict(zip(distinct, encode(encoder, distinct), strict=True)) if distinct else {}
-            return np.array(
-                [rows[part] @ vectors[place] for part, place in zip(parts, places, strict=True)], np.float32
-            )
+        known: dict[str, Any] = {}  # each text is encoded once, as in the flow
+
+        def encoded(parts: Any) -> Any:
+            new = [part for part in dict.fromkeys(parts) if part not in known]
+            known.update(zip(new, encode(encoder, new), strict=True) if new else ())
+            return np.stack([known[part] for part in parts])
+
+        def cosine(parts: Any, places: Any) -> Any:
+            return (encoded(parts) * vectors[np.asarray(places, np.int64)]).sum(1)
 
         def score(parts: Any, places: Any) -> Any:
-            logits = model.score(parts, [texts[place] for place in places], similar(parts, places))
-            return 1 / (1 + np.exp(-logits))
+            return 1 / (1 + np.exp(-model.score(parts, [texts[place] for place in places], cosine(parts, places))))
 
-        reader = SupportReader(some, passages, score, similar, links=links, looks=8)
+        reader = SupportReader(some, passages, score, cosine, links=links, looks=8, thresholds=(0.5, 1.0))
         found = retrieve_verified(
-            some, lambda q, depth: index.search(encode(encoder, q), depth)[1].tolist(), reader,
+            some, lambda q, depth: index.search(encoded(q), depth)[1].tolist(), reader,
             Settings(pool=30, window=15, rounds=3),
         )  # fmt: skip
         return [outcome.chosen for outcome in found]
 
-    batched, single = run(questions), [run([question])[0] for question in questions]
-    same = float(np.mean([a == b for a, b in zip(batched, single, strict=True)]))
-    times = interleaved({"ours": lambda: run(questions), "single": lambda: [run([q]) for q in questions]}, 1)
+    chosen: dict[str, list[list[int]]] = {}
+    works = {
+        "ours": lambda: chosen.update(ours=run(questions)),
+        "single": lambda: chosen.update(single=[run([question])[0] for question in questions]),
+    }
+    times = interleaved(works, 2)
+    same = float(np.mean([a == b for a, b in zip(chosen["ours"], chosen["single"], strict=True)]))
     return [
-        {"what": "verified retrieval, 64 questions together", "value": len(questions) / times["ours"],
+        {"what": f"verified retrieval, {len(questions)} questions together", "value": len(questions) / times["ours"],
          "unit": "questions/s", "ratio": times["single"] / times["ours"],
          "to": f"one question after the other ({100 * same:.0f} % chose the same passages)"},
+    ]  # fmt: skip
+
+
+def deciding(encoder: Any, questions: list[str]) -> list[dict[str, Any]]:
+    """Milliseconds of one request to the service of UAR's decision, one after the other on one connection."""
+    import torch
+    import uvicorn
+
+    from paperflows.components.ports import free_port
+    from paperflows.components.retrieval.criteria import CriteriaHeads, RetrievalDecider
+    from paperflows.components.retrieval.dense import encode
+    from paperflows.components.retrieval.service import decision_service
+
+    states = torch.from_numpy(encode(encoder, questions))
+    decider = RetrievalDecider(lambda texts: encode(encoder, texts), CriteriaHeads(states.mean(0), states.std(0)))
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(decision_service(decider), port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+
+    def ask(text: str) -> None:
+        connection.request("POST", "/decide", json.dumps({"text": text}), {"Content-Type": "application/json"})
+        assert "retrieve" in json.load(connection.getresponse())
+
+    some = (questions * DECIDED)[:DECIDED]
+    times = interleaved(
+        {"served": lambda: [ask(text) for text in some], "called": lambda: [decider.decide(text) for text in some]}, 5
+    )
+    connection.close()
+    server.should_exit = True
+    thread.join()
+    return [
+        {"what": "one decision over HTTP", "value": 1000 * times["served"] / len(some), "unit": "ms",
+         "ratio": times["served"] / times["called"], "to": "the same decision without HTTP"},
     ]  # fmt: skip

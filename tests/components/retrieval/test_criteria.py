@@ -20,6 +20,7 @@ from paperflows.components.retrieval.criteria import (
     knn_unknown,
     load_heads,
     save_heads,
+    states_of,
 )
 from paperflows.components.retrieval.requests import (
     SHOULD_RETRIEVE,
@@ -62,12 +63,13 @@ def test_one_request_is_decided_as_in_a_batch_and_from_disk(tmp_path):
     torch.manual_seed(1)
     states = torch.randn(40, 12) * 3 + 1
     heads = CriteriaHeads(states.mean(0), states.std(0))
-    save_heads(heads, tmp_path / "heads.safetensors")
+    save_heads(heads, tmp_path / "heads.safetensors", states={"model": "m"})
+    assert states_of(tmp_path / "heads.safetensors") == {"model": "m"}
     loaded = load_heads(tmp_path / "heads.safetensors")
     yes = (heads(states)[..., 1] > heads(states)[..., 0]).numpy()
     expected = decide(*yes.T[:4])
     decider = RetrievalDecider(lambda texts: states[[int(t) for t in texts]].numpy(), loaded)
-    found = [decider.decide(str(i)) for i in range(40)]
+    found = [decider.decide(f"{i}?") for i in range(40)]
     assert [d.retrieve for d in found] == expected.tolist()
     assert [d.criteria["time"] > 0.5 for d in found] == yes[:, 2].tolist()
     assert len(HEADS) == 5
