@@ -21,7 +21,7 @@ from paperflows.tasks.questions import QuestionSet, gather_questions
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
 from paperflows.tasks.support import SupportTraining, train_support
-from paperflows.tasks.verified_retrieval import METHODS, Rounds, compare_retrieval
+from paperflows.tasks.verified_retrieval import KNOWN, METHODS, Rounds, compare_retrieval
 
 
 class Source(Section):
@@ -50,6 +50,9 @@ class Llatrieval(FlowParameters):
     support: SupportTraining
     rounds: Rounds
     llm: Annotator = Field(description="offline: the trained cross-encoder; else the language model that judges")
+    citation_judge: str = Field(
+        description="known: the support that the data names; else a folder or Hugging Face id of an NLI classifier"
+    )
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")
 
 
@@ -86,7 +89,9 @@ def llatrieval(params: Llatrieval) -> dict[str, Any]:
             train_support(questions, corpus, index, params.support, seed, params.device) for seed in params.seeds
         ]
         compared = [
-            compare_retrieval(questions, corpus, index, support, params.rounds, params.llm, seed, params.device)
+            compare_retrieval(
+                questions, corpus, index, support, params.rounds, params.llm, params.citation_judge, seed, params.device
+            )
             for seed, support in zip(params.seeds, supports, strict=True)
         ]
 
@@ -139,7 +144,9 @@ def describe(found: Any, params: Llatrieval, corpus: Any, questions: Any, suppor
         f"Questions: {kinds}. chain and fan need a passage that names what the others are about; every method answers "
         "from its passages with the same reader.",
         "A statement is supported when its cited passages hold the answer that it states and every link, by the known "
-        "support of the data, not by a model.",
+        "support of the data, not by a model."
+        if params.citation_judge == KNOWN
+        else f"A statement is supported when {params.citation_judge} finds that its cited passages entail it.",
         "No passage that supports an evaluated question was read in training.",
     ]
     found.tables["Questions that took more than one round"] = compared[0]["examples"]

@@ -32,12 +32,14 @@ def build_corpus(
 
     Args:
         max_words: of a passage.
-        most: passages kept; those that a question needs come first. None keeps all.
+        most: passages kept: those that a question needs, then a sample of the others, whatever dataset they are of.
+            None keeps all.
 
     Raises:
         InputError: a dataset has no passages.
     """
     from paperflows.components.data.jsonl import write_jsonl
+    from paperflows.components.data.world.hashing import stable_number
     from paperflows.components.retrieval.chunking import chunk
 
     found: dict[str, dict[str, str]] = {}
@@ -57,7 +59,7 @@ def build_corpus(
             for number, row in enumerate(rows):
                 for text in chunk(row["text"], max_words=max_words):
                     found.setdefault(text, {"place": f"{data['name']}/{split}{number}", "title": "", "text": text})
-    rows = sorted(found.values(), key=lambda row: row["place"] not in needed)[:most]
+    rows = sorted(found.values(), key=lambda row: (row["place"] not in needed, stable_number(row["text"])))[:most]
     with new_artifact() as (folder, artifact):
         write_jsonl(folder / PASSAGES, rows)
     return CorpusArtifact(**artifact, passages=len(rows))

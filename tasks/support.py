@@ -55,7 +55,7 @@ def train_support(
     passages, train = read_passages(corpus), read_questions(questions, "train")
     links = TitleLinks(passage["title"] for passage in passages)
     parts = [text for q in train for text in (q["text"], *(parts_of(q, passages, links) if q["links"] else ()))]
-    cosine, search = similarity(index, device)
+    _, cosine, search = similarity(index, device)
     nearest = dict(zip(parts, search(parts, 20), strict=True))
     forbidden = supporting(questions)
     held, read = train[::8], [question for number, question in enumerate(train) if number % 8]
@@ -109,8 +109,11 @@ def supporting(questions: QuestionsArtifact) -> set[int]:
     return {place for row in rows for group in (*row["holders"], *row["links"]) for place in group}
 
 
-def similarity(index: IndexArtifact, device: str) -> tuple[Any, Any]:
-    """`cosine(texts, places)` of texts with passages, and `search(texts, depth)`; each text is encoded once."""
+def similarity(index: IndexArtifact, device: str) -> tuple[Any, Any, Any]:
+    """`encoded(texts)`, their unit vectors, `cosine(texts, places)` with passages, and `search(texts, depth)`.
+
+    Each text is encoded once.
+    """
     import numpy as np
     from safetensors.numpy import load_file
 
@@ -133,4 +136,4 @@ def similarity(index: IndexArtifact, device: str) -> tuple[Any, Any]:
     def search(texts: Any, depth: int) -> Any:
         return dense.search(encoded(texts), depth)[1].tolist() if len(texts) else []
 
-    return cosine, search
+    return encoded, cosine, search

@@ -17,6 +17,7 @@ from paperflows.tasks.questions import QuestionsArtifact, read_questions
 from paperflows.tasks.store import new_artifact, open_artifact
 from paperflows.tasks.support import SupportArtifact, similarity
 
+KNOWN = "known"
 METHODS = ("bm25", "dense", "hybrid", "rerank", "single", "verified")
 
 
@@ -37,12 +38,13 @@ class Rounds(BaseModel):
 )
 def compare_retrieval(
     questions: QuestionsArtifact, corpus: CorpusArtifact, index: IndexArtifact, support: SupportArtifact,
-    rounds: Rounds, llm: Annotator, seed: int, device: str,
+    rounds: Rounds, llm: Annotator, citation_judge: str, seed: int, device: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Retrieve by every method at the same budget of passages, answer from each, and measure.
 
     Args:
         llm: offline: the trained cross-encoder selects, verifies and answers; else this language model does.
+        citation_judge: KNOWN, or an NLI model.
 
     Returns:
         `outputs`: method -> artifact with answer_recall, citation_recall, citation_precision and passage_recall (Q,);
@@ -59,7 +61,7 @@ def compare_retrieval(
     work = state_folder() / "checkpoints" / current_key()
     settings = rounds.model_dump(include={"keep", "pool", "window"})
     with ExitStack() as opened, progress("retrieve") as report:
-        cosine, search = similarity(index, device)
+        encoded, cosine, search = similarity(index, device)
         reader = _open_reader(texts, passages, cosine, support, rounds, device)
         judge: Any = reader
         usage: Any = {}
@@ -77,13 +79,15 @@ def compare_retrieval(
         )
         chosen |= {"single": [o.chosen for o in single], "verified": [o.chosen for o in verified]}
         answers = {
-            method: _answers(list(enumerate(sets)), judge, passages, index, device) for method, sets in chosen.items()
+            method: _answers(list(enumerate(sets)), judge, passages, encoded) for method, sets in chosen.items()
         }
     golds = _golds(rows)
+    control = list(citations.shuffled(dict(enumerate(answers["verified"]))).values())
+    supports = _supports(citation_judge, golds, [*answers.values(), control], passages, device)
     kinds = np.array([row["kind"] for row in rows])
     found: dict[str, Any] = {"outputs": {}, "measures": _verifier_measures(verified, golds)}
     for method, sets in chosen.items():
-        scores = _scores(sets, answers[method], golds, rounds.keep)
+        scores = _scores(sets, answers[method], golds, supports, rounds.keep)
         with new_artifact() as (folder, artifact):
             save_file(scores, folder / OUTPUTS)
         found["outputs"][method] = artifact
@@ -91,8 +95,7 @@ def compare_retrieval(
             found["measures"][f"{name}.{method}"] = float(values.mean())
             for kind in np.unique(kinds):
                 found["measures"][f"{name}.{method}.{kind}"] = float(values[kinds == kind].mean())
-    control = citations.shuffled(dict(enumerate(answers["verified"])))
-    wrong = np.array([citations.citation_recall(control[i], gold) for i, gold in enumerate(golds)])
+    wrong = np.array([citations.citation_recall(*one) for one in zip(control, supports, strict=True)])
     with new_artifact() as (folder, found["shuffled"]):
         save_file({"citation_recall": wrong}, folder / OUTPUTS)
     with new_artifact() as (folder, found["zero"]):
@@ -152,15 +155,12 @@ def _one_shot(texts: list[str], index: IndexArtifact, search: Any, reader: Any, 
     return {name: [row[: rounds.keep].tolist() for row in ranking] for name, ranking in rankings.items()}
 
 
-def _answers(sets: Any, judge: Any, passages: Any, index: IndexArtifact, device: str) -> Any:
+def _answers(sets: Any, judge: Any, passages: Any, encoded: Any) -> Any:
     if hasattr(judge, "answer"):
         return judge.answer(sets)
-    from paperflows.components.models.encoder import load_encoder
     from paperflows.components.retrieval.answering import answer_from
-    from paperflows.components.retrieval.dense import encode
 
-    encoder = load_encoder(index["model"], device=device)
-    return answer_from(sets, judge, passages, lambda texts: encode(encoder, texts))
+    return answer_from(sets, judge, passages, encoded)
 
 
 def _golds(rows: list[dict[str, Any]]) -> list[Any]:
@@ -176,21 +176,34 @@ def _golds(rows: list[dict[str, Any]]) -> list[Any]:
     ]
 
 
-def _scores(sets: Any, answers: Any, golds: Any, keep: int) -> dict[str, Any]:
+def _supports(judge: str, golds: Any, answers: Any, passages: Any, device: str) -> list[Any]:
+    """For each question, whether citations support a statement: by the known support, or by an NLI model."""
+    from paperflows.components.retrieval.citations import known_support
+
+    if judge == KNOWN:
+        return [known_support(gold) for gold in golds]
+    from paperflows.components.retrieval.entailment import EntailmentJudge, entailed_support
+
+    said = [statements for method in answers for statements in method]
+    model = EntailmentJudge(judge, device=device)
+    return [entailed_support(said, lambda place: shown(passages[place]), model)] * len(golds)
+
+
+def _scores(sets: Any, answers: Any, golds: Any, supports: Any, keep: int) -> dict[str, Any]:
     """Measure -> (Q,) of the passages and the answers of one method."""
     import numpy as np
 
     from paperflows.components.retrieval import citations, metrics
 
-    def measured(measure: Any, what: Any) -> Any:
-        return np.array([float(measure(one, gold)) for one, gold in zip(what, golds, strict=True)])
+    def measured(measure: Any, what: Any, by: Any = golds) -> Any:
+        return np.array([float(measure(one, known)) for one, known in zip(what, by, strict=True)])
 
     ranking = np.array([[*places, *[-1] * (keep - len(places))] for places in sets])
     relevant = [frozenset().union(*gold.holders, *gold.links) for gold in golds]
     return {
         "answer_recall": measured(citations.answer_recall, answers),
-        "citation_recall": measured(citations.citation_recall, answers),
-        "citation_precision": measured(citations.citation_precision, answers),
+        "citation_recall": measured(citations.citation_recall, answers, supports),
+        "citation_precision": measured(citations.citation_precision, answers, supports),
         "sufficient": measured(citations.is_sufficient, sets),
         "passage_recall": metrics.recall(ranking, relevant, keep),
         "ndcg": metrics.ndcg(ranking, relevant, keep),

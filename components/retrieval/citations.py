@@ -1,9 +1,11 @@
 """Answers with citations, and how well the citations support them (ALCE's measures; Gao et al., 2023)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from paperflows.components.retrieval.closed_book import holds_answer
+
+Supported = Callable[[str, Sequence[int]], bool]  # do these cited passages, together, support this statement?
 
 
 @dataclass(frozen=True)
@@ -35,36 +37,52 @@ def answer_recall(statements: Sequence[Statement], gold: Gold) -> float:
     return sum(holds_answer(said, wordings) for wordings in gold.answers) / len(gold.answers)
 
 
-def is_supported(text: str, cited: Sequence[int], gold: Gold) -> bool:
-    """Whether the cited passages together entail that the statement answers the question.
+def known_support(gold: Gold) -> Supported:
+    """The judge that knows the data: whether the cited passages entail that the statement answers the question.
 
-    The judge is the known support: a passage that states an answer which the statement holds, and every link.
+    They must hold a passage that states an answer which the statement holds, and every link.
     """
-    cites = set(cited)
-    if not all(link & cites for link in gold.links):
-        return False
-    pairs = zip(gold.answers, gold.holders, strict=True)
-    return any(holders & cites and holds_answer(text, wordings) for wordings, holders in pairs)
+
+    def supported(text: str, cited: Sequence[int]) -> bool:
+        cites = set(cited)
+        if not all(link & cites for link in gold.links):
+            return False
+        pairs = zip(gold.answers, gold.holders, strict=True)
+        return any(holders & cites and holds_answer(text, wordings) for wordings, holders in pairs)
+
+    return supported
 
 
-def citation_recall(statements: Sequence[Statement], gold: Gold) -> float:
+def citation_recall(statements: Sequence[Statement], supported: Supported) -> float:
     """Share of the statements that their citations support; 0 without a statement."""
     if not statements:
         return 0.0
-    return sum(is_supported(s.text, s.citations, gold) for s in statements) / len(statements)
+    return sum(supported(s.text, s.citations) for s in statements) / len(statements)
 
 
-def citation_precision(statements: Sequence[Statement], gold: Gold) -> float:
-    """Share of the citations that their statement needs: it is supported, and not without this one."""
-    needed = total = 0
+def citation_precision(statements: Sequence[Statement], supported: Supported) -> float:
+    """Share of the citations of use: the statement is supported, by this one alone or not without it."""
+    useful = total = 0
     for statement in statements:
         total += len(statement.citations)
-        if is_supported(statement.text, statement.citations, gold):
-            needed += sum(
-                not is_supported(statement.text, [c for c in statement.citations if c != one], gold)
+        if supported(statement.text, statement.citations):
+            useful += sum(
+                supported(statement.text, (one,)) or not supported(statement.text, _without(statement, one))
                 for one in statement.citations
             )
-    return needed / total if total else 0.0
+    return useful / total if total else 0.0
+
+
+def judgements_of(statements: Sequence[Statement]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Each (text, cited passages) that recall and precision may ask for."""
+    for statement in statements:
+        alone = [(one,) for one in statement.citations]
+        rests = [_without(statement, one) for one in statement.citations]
+        yield from ((statement.text, cited) for cited in (statement.citations, *alone, *rests) if cited)
+
+
+def _without(statement: Statement, one: int) -> tuple[int, ...]:
+    return tuple(cited for cited in statement.citations if cited != one)
 
 
 def shuffled(answers: Mapping[int, Sequence[Statement]]) -> dict[int, list[Statement]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from measure import interleaved
 
-ENCODED, SEARCHED, TOGETHER, DECIDED = 400, 20_000, 64, 200
+ENCODED, SEARCHED, TOGETHER, DECIDED = 320, 20_000, 64, 100
 
 
 def figures() -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ def together(encoder: Any, passages: Any, vectors: Any, questions: list[str]) ->
         def encoded(parts: Any) -> Any:
             new = [part for part in dict.fromkeys(parts) if part not in known]
             known.update(zip(new, encode(encoder, new), strict=True) if new else ())
-            return np.stack([known[part] for part in parts])
+            return np.stack([known[part] for part in parts]) if len(parts) else vectors[:0]
 
         def cosine(parts: Any, places: Any) -> Any:
             return (encoded(parts) * vectors[np.asarray(places, np.int64)]).sum(1)
@@ -133,10 +133,10 @@ def together(encoder: Any, passages: Any, vectors: Any, questions: list[str]) ->
         def score(parts: Any, places: Any) -> Any:
             return 1 / (1 + np.exp(-model.score(parts, [texts[place] for place in places], cosine(parts, places))))
 
-        reader = SupportReader(some, passages, score, cosine, links=links, looks=8, thresholds=(0.5, 1.0))
+        reader = SupportReader(some, passages, score, cosine, links=links, looks=4, thresholds=(0.5, 1.0))
         found = retrieve_verified(
             some, lambda q, depth: index.search(encoded(q), depth)[1].tolist(), reader,
-            Settings(pool=30, window=15, rounds=3),
+            Settings(pool=20, window=10, rounds=2),
         )  # fmt: skip
         return [outcome.chosen for outcome in found]
 
@@ -145,7 +145,7 @@ def together(encoder: Any, passages: Any, vectors: Any, questions: list[str]) ->
         "ours": lambda: chosen.update(ours=run(questions)),
         "single": lambda: chosen.update(single=[run([question])[0] for question in questions]),
     }
-    times = interleaved(works, 2)
+    times = interleaved(works, 1)
     same = float(np.mean([a == b for a, b in zip(chosen["ours"], chosen["single"], strict=True)]))
     return [
         {"what": f"verified retrieval, {len(questions)} questions together", "value": len(questions) / times["ours"],

@@ -12,6 +12,8 @@ from paperflows.components.retrieval.citations import (
     citation_precision,
     citation_recall,
     is_sufficient,
+    judgements_of,
+    known_support,
     shuffled,
 )
 from paperflows.components.retrieval.names import TitleLinks
@@ -164,23 +166,39 @@ FAN = Gold((("Niamey",), ("Juba", "Djuba")), (frozenset({1, 7}), frozenset({2}))
 
 def test_citations_by_hand():
     good = [Statement("Niamey is the capital of Niger.", (1, 0)), Statement("Djuba it is", (2, 0))]
-    assert answer_recall(good, FAN) == citation_recall(good, FAN) == citation_precision(good, FAN) == 1.0
+    fan = known_support(FAN)
+    assert answer_recall(good, FAN) == citation_recall(good, fan) == citation_precision(good, fan) == 1.0
     no_link = [Statement("Niamey", (1,))]
-    assert (
-        answer_recall(no_link, FAN) == 0.5 and citation_recall(no_link, FAN) == citation_precision(no_link, FAN) == 0.0
-    )
+    assert answer_recall(no_link, FAN) == 0.5
+    assert citation_recall(no_link, fan) == citation_precision(no_link, fan) == 0.0
     extra = [Statement("Niamey", (7, 0, 30))]
-    assert citation_recall(extra, FAN) == 1.0 and citation_precision(extra, FAN) == pytest.approx(2 / 3)
+    assert citation_recall(extra, fan) == 1.0 and citation_precision(extra, fan) == pytest.approx(2 / 3)
     twice = [Statement("Niamey", (1, 7, 0))]
-    assert citation_precision(twice, FAN) == pytest.approx(1 / 3), "either holder alone would do"
-    assert citation_recall([Statement("Juba", (1, 0))], FAN) == 0.0 and citation_recall([], FAN) == 0.0
+    assert citation_precision(twice, fan) == pytest.approx(1 / 3), "with the link, either holder would do"
+    assert citation_recall([Statement("Juba", (1, 0))], fan) == 0.0 and citation_recall([], fan) == 0.0
+    unlinked = known_support(Gold((("a",),), (frozenset({1, 2}),)))
+    both = [Statement("a", (1, 2, 3))]
+    assert citation_precision(both, unlinked) == pytest.approx(2 / 3), "each of 1 and 2 supports it alone"
     assert is_sufficient([0, 7, 2, 9], FAN) and not is_sufficient([0, 1, 7], FAN) and not is_sufficient([1, 2], FAN)
+
+
+@given(st.lists(st.sampled_from(range(6)), unique=True, max_size=4), st.integers(0, 63))
+def test_the_measures_ask_for_no_other_judgement(cites, by):
+    statements = [Statement("x", tuple(cites))]
+    known = {pair: bool(by >> pair[1][0] & 1) for pair in judgements_of(statements)}
+
+    def supported(text, cited):
+        return bool(cited) and known[text, tuple(cited)]
+
+    expected = float(bool(cites) and by >> cites[0] & 1)
+    assert citation_recall(statements, supported) == expected
+    assert citation_precision(statements, supported) <= expected
 
 
 def test_shuffled_citations_support_nothing():
     golds = {i: Gold(((f"w{i}",),), (frozenset({i}),)) for i in range(5)}
     answers = {i: [Statement(f"w{i}", (i,)), Statement("x", ())] for i in range(5)}
     control = shuffled(answers)
-    assert [citation_recall(answers[i], golds[i]) for i in golds] == [0.5] * 5
-    assert [citation_recall(control[i], golds[i]) for i in golds] == [0.0] * 5
+    assert [citation_recall(answers[i], known_support(golds[i])) for i in golds] == [0.5] * 5
+    assert [citation_recall(control[i], known_support(golds[i])) for i in golds] == [0.0] * 5
     assert all([s.text for s in control[i]] == [s.text for s in answers[i]] for i in golds)
