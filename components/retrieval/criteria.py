@@ -3,6 +3,7 @@
 Letters: N requests, B batch, D width, C criteria.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,8 @@ def save_heads(heads: CriteriaHeads, path: Path, *, states: Mapping[str, str] | 
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in heads.state_dict().items()}
-    save_file(tensors, path, metadata=dict(states or {}))
+    # safetensors writes several entries in any order; in one entry, equal heads are equal files
+    save_file(tensors, path, metadata={"states": json.dumps(dict(states or {}), sort_keys=True)})
 
 
 def states_of(path: Path) -> dict[str, str]:
@@ -155,7 +157,8 @@ def states_of(path: Path) -> dict[str, str]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        return dict(file.metadata() or {})
+        found: dict[str, str] = json.loads((file.metadata() or {}).get("states", "{}"))
+    return found
 
 
 def load_heads(path: Path) -> CriteriaHeads:

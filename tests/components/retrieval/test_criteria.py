@@ -63,8 +63,8 @@ def test_one_request_is_decided_as_in_a_batch_and_from_disk(tmp_path):
     torch.manual_seed(1)
     states = torch.randn(40, 12) * 3 + 1
     heads = CriteriaHeads(states.mean(0), states.std(0))
-    save_heads(heads, tmp_path / "heads.safetensors", states={"model": "m"})
-    assert states_of(tmp_path / "heads.safetensors") == {"model": "m"}
+    save_heads(heads, tmp_path / "heads.safetensors", states={"model": "m", "kind": "k"})
+    assert states_of(tmp_path / "heads.safetensors") == {"model": "m", "kind": "k"}
     loaded = load_heads(tmp_path / "heads.safetensors")
     yes = (heads(states)[..., 1] > heads(states)[..., 0]).numpy()
     expected = decide(*yes.T[:4])
