@@ -78,9 +78,7 @@ def compare_retrieval(
             texts, search, judge, Settings(**settings, rounds=rounds.rounds), on_progress=report
         )
         chosen |= {"single": [o.chosen for o in single], "verified": [o.chosen for o in verified]}
-        answers = {
-            method: _answers(list(enumerate(sets)), judge, passages, encoded) for method, sets in chosen.items()
-        }
+        answers = {method: _answers(list(enumerate(sets)), judge, passages, encoded) for method, sets in chosen.items()}
     golds = _golds(rows)
     control = list(citations.shuffled(dict(enumerate(answers["verified"]))).values())
     supports = _supports(citation_judge, golds, [*answers.values(), control], passages, device)
