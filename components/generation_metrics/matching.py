@@ -23,7 +23,8 @@ def match_tokens(
 ) -> Tensor:  # fmt: skip
     """BERTScore precision, recall and F1 (B, 3) of a padded batch (Zhang et al. 2020, section 3).
 
-    Special tokens may be matched but do not count in the averages (their weight is 0), as in the authors' package.
+    Special tokens may be matched but do not count in the averages (their weight is 0), and F1 is 2 P R / (P + R) below
+    0 too, as in the authors' package.
 
     Args:
         candidate, reference: (B, C, D), (B, R, D) unit-length states.
@@ -37,7 +38,7 @@ def match_tokens(
     precision = _average(best_for_candidate, candidate_weights)
     recall = _average(best_for_reference, reference_weights)
     total = precision + recall
-    f1 = torch.where(total > 0, 2 * precision * recall / total.clamp(min=1e-12), torch.zeros_like(total))
+    f1 = torch.where(total != 0, 2 * precision * recall / total, torch.zeros_like(total))
     return torch.stack([precision, recall, f1], dim=-1)
 
 

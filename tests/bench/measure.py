@@ -13,12 +13,16 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def interleaved(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, measured in turns so that a busy machine slows all alike; the first turn is warm-up."""
+def interleaved(works: dict[str, Callable[[], Any]], repeats: int, *, warm_up: bool = True) -> dict[str, float]:
+    """Median seconds of each, measured in turns so that a busy machine slows all alike.
+
+    Args:
+        warm_up: a first turn does not count; without it each must have run before.
+    """
     times: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(repeats + 1):
+    for turn in range(repeats + warm_up):
         for name, work in works.items():
             taken = seconds(work)
-            if turn:
+            if turn >= warm_up:
                 times[name].append(taken)
     return {name: statistics.median(values) for name, values in times.items()}

@@ -53,6 +53,14 @@ def test_matching_by_hand():
     assert f1 == pytest.approx(2 * precision * recall / (precision + recall))
 
 
+def test_f1_of_texts_that_repel_each_other_is_negative():
+    candidate, reference = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[-0.6, 0.8]]])
+    one, mask = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
+    assert match_tokens(candidate, one, mask, reference, one, mask)[0].tolist() == pytest.approx([-0.6, -0.6, -0.6])
+    # where P + R is 0 the package says 0 too
+    assert match_tokens(candidate, one, mask, torch.zeros(1, 1, 2), one, mask)[0].tolist() == [0.0, 0.0, 0.0]
+
+
 def test_order_batches_and_repeats_do_not_matter(minilm):
     many = [PAIRS[i % 5] for i in range(17)]
     all_at_once = bert_score(minilm, many)
