@@ -45,6 +45,16 @@ def test_figures_of_a_study_stand_in_its_report(slug):
         assert any(f"{value:.{places}f}" == said for value in known), f"{said} is no figure of {slug}.json"
 
 
+def test_figures_of_performance_stand_in_the_measurements():
+    files = (ROOT / "docs" / "results" / "bench").glob("*.json")
+    known = [value for file in files for value in numbers(json.loads(file.read_text(encoding="utf-8"))["figures"])]
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    said = re.findall(r"(?<![\w.])\d+\.\d{2}(?![\d.])", text)
+    assert said
+    for figure in said:
+        assert any(f"{value:.2f}" == figure for value in known), f"{figure} was not measured"
+
+
 def test_every_study_has_its_section():
     assert set(sections()) == {path.stem for path in (ROOT / "docs" / "results").glob("*.json")}
 
