@@ -82,12 +82,17 @@ def test_kill_in_training_and_in_annotation_then_go_on(connected, tmp_path):
     assert {s for (s,) in statuses} == {"FINISHED", "KILLED"}
 
 
-def test_training_goes_on_from_its_checkpoint(connected):
+def test_an_interrupted_training_is_recorded_and_goes_on_from_its_last_whole_checkpoint(connected):
     project = connected
     slow_enough(project)
     running = project.start("run", "claif")
     wait_until(lambda: len(found(project, "checkpoints/train_masked_lm-*/step-*.safetensors")) >= 2, 120)
-    kill(running)
+    os.kill(running.pid, signal.SIGINT)
+    _, error = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Traceback" not in error
+    statuses = sqlite3.connect(project.root / "mlflow.db").execute("select name, status from runs").fetchall()
+    assert {s for n, s in statuses if n.startswith("claif-")} == {"KILLED"}
+
     newest = found(project, "checkpoints/train_masked_lm-*/step-*.safetensors")[-1]
     step = int(newest.name.split("-")[1])
     newest.write_bytes(newest.read_bytes()[:-100])  # as if the machine had lost power while it was written
@@ -95,19 +100,6 @@ def test_training_goes_on_from_its_checkpoint(connected):
     assert done.returncode == 0, done.stderr
     assert f"{newest.name} is damaged" in done.stderr
     assert "going on from step" in done.stderr and f"going on from step {step} " not in done.stderr
-
-
-def test_interrupt_is_said_and_recorded(connected):
-    project = connected
-    slow_enough(project)
-    running = project.start("run", "claif")
-    wait_until(lambda: found(project, "checkpoints/train_masked_lm-*/step-*.safetensors"), 120)
-    os.kill(running.pid, signal.SIGINT)
-    _, error = running.communicate(timeout=60)
-    assert running.returncode == 130 and "Traceback" not in error
-    statuses = sqlite3.connect(project.root / "mlflow.db").execute("select name, status from runs").fetchall()
-    assert {s for n, s in statuses if n.startswith("claif-")} == {"KILLED"}
-    assert found(project, "checkpoints/train_masked_lm-*/step-*.safetensors")
 
 
 def test_bad_data_is_one_line_and_leaves_nothing(connected, tmp_path):
