@@ -68,6 +68,7 @@ MEASURES = {"answer_recall": "more of the answers", "citation_recall": "more sta
 BASELINES = {
     "dense": "one-shot dense retrieval",
     "bm25": "BM25",
+    "hybrid": "BM25 and dense retrieval together",
     "rerank": "dense retrieval with the reranker",
     "single": "one round of select and verify",
 }
@@ -147,6 +148,11 @@ def describe(found: Any, params: Llatrieval, corpus: Any, questions: Any, suppor
         "support of the data, not by a model."
         if params.citation_judge == KNOWN
         else f"A statement is supported when {params.citation_judge} finds that its cited passages entail it.",
+        "The reranker is an output of the cross-encoder that was trained on all supporting passages of a question.",
+        "Offline the verifier asks for one answer to each part: a question without a link whose answers stand in "
+        "several passages is verified by the first (`verifier.precision.several`), and gets no second round.",
+        "shuffled_citations: citations of another question, which the known support cannot accept; the control says "
+        "something of a judge only where citation_judge names a model.",
         "No passage that supports an evaluated question was read in training.",
     ]
     found.tables["Questions that took more than one round"] = compared[0]["examples"]

@@ -48,8 +48,8 @@ class Most(Section):
 
     train: int = Field(ge=1, description="What the heads learn from")
     validation: int = Field(ge=1, description="What sets thresholds and numbers of neighbours")
-    test: int = Field(ge=1, description="Requests in unseen wordings")
-    unseen: int = Field(ge=1, description="Requests from sources that no head is trained on")
+    test: int = Field(ge=1, description="New requests; what asks for a lookup or forbids it is worded anew")
+    unseen: int = Field(ge=1, description="Requests of kinds and splits that no head is trained on")
 
 
 class Uar(FlowParameters):
@@ -87,7 +87,10 @@ BASELINES = {
     "direct": "one head trained on the decision",
     "prompt": "a language model that is asked whether to",  # where there is one
 }
-MIXES = {"test": "requests in unseen wordings", "unseen": "kinds of requests and texts that no head was trained on"}
+MIXES = {
+    "test": "new requests of the trained kinds, asked for and forbidden in other words",
+    "unseen": "kinds of requests and texts that no head was trained on",
+}
 
 
 @flow(name="uar", timeout_seconds=24 * 3600, task_runner=runner())
@@ -138,9 +141,18 @@ def decision_claims(deciders: list[dict[str, Any]]) -> list[Claim]:
 
 
 def answer_claims(answered: list[dict[str, Any]]) -> list[Claim]:
-    """Answers with UAR in the loop against those that always read passages, and how often it reads."""
+    """Answers with UAR in the loop against those that always read passages, and against other deciders in the loop."""
     shared: dict[str, Any] = {"baseline_name": "always", "datasets": ["answers"], "statistic": "mean"}
+    others = [
+        Claim(
+            id=f"answers_beat_{name}", metric="answer accuracy", baseline_name=name, datasets=["answers"],
+            statement=f"Answers with UAR in the loop are better than with {BASELINES[name]}", statistic="mean",
+            ours=[a["right"]["uar"] for a in answered], baseline=[a["right"][name] for a in answered],
+        )
+        for name in ("unknown", "flare", "skr", "direct")
+    ]  # fmt: skip
     return [
+        *others,
         Claim(
             id="answers_no_worse", metric="answer accuracy", margin=-0.01, **shared,
             statement="Answers with UAR in the loop are at most a point worse than with every question looked up",

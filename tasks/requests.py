@@ -42,6 +42,8 @@ def build_requests(
 ) -> RequestsArtifact:
     """Draw texts of every pool, put words around some of them, and label them.
 
+    A text that is evaluated stands in no other part.
+
     Args:
         datasets: those that the pools name, in the same order.
         most: part -> texts of a pool in it at most.
@@ -52,13 +54,16 @@ def build_requests(
     import random
 
     from paperflows.components.data.jsonl import write_jsonl
-    from paperflows.components.retrieval.requests import Item, dress
+    from paperflows.components.retrieval.requests import Item, dress, undotted
 
     items: dict[Any, list[Item]] = {part: [] for part in PARTS}
     for pool, data in zip(pools, datasets, strict=True):
         for part, rows in _parts(pool, data).items():
             some = random.Random(f"{pool.dataset} {part}").sample(rows, min(most[part], len(rows)))
             items[part] += [_item(pool, data["name"], row) for row in some]
+    evaluated = {undotted(item.text) for part in ("test", "unseen") for item in items[part]}
+    for part in ("train", "validation"):
+        items[part] = [item for item in items[part] if undotted(item.text) not in evaluated]
     rows = dress(items, asking=asking, forbidding=forbidding, seed=0)
     with new_artifact() as (folder, artifact):
         write_jsonl(folder / "requests.jsonl", rows)

@@ -26,7 +26,7 @@ class SupportTraining(BaseModel):
 
 
 class SupportArtifact(ModelArtifact):
-    """A scorer of support with the thresholds of its two outputs, set on held-out training questions."""
+    """A scorer of support with the thresholds of `belongs` and `answers`, set on held-out training questions."""
 
     thresholds: list[float]
 
@@ -36,7 +36,7 @@ def train_support(
     questions: QuestionsArtifact, corpus: CorpusArtifact, index: IndexArtifact, settings: SupportTraining, seed: int,
     device: str,
 ) -> SupportArtifact:  # fmt: skip
-    """A cross-encoder that says whether a passage belongs to the support of a part, and whether it answers it.
+    """A cross-encoder that says whether a passage belongs to what a part asks, answers it, and helps the question.
 
     No passage that supports an evaluated question is read. One training question in eight is held out, and the
     thresholds are those of the best F1 (belongs) and F0.5 (answers) on its pairs.
@@ -49,7 +49,7 @@ def train_support(
     from paperflows.components.retrieval.names import TitleLinks
     from paperflows.components.retrieval.support import OUTPUTS as LABELS
     from paperflows.components.retrieval.support import best_f_threshold
-    from paperflows.components.retrieval.support_pairs import build_pairs, parts_of
+    from paperflows.components.retrieval.support_pairs import UNKNOWN, build_pairs, parts_of
     from paperflows.components.training.batching import Batches
 
     passages, train = read_passages(corpus), read_questions(questions, "train")
@@ -82,7 +82,9 @@ def train_support(
 
     def loss(m: Any, batch: dict[str, Any]) -> Any:
         logits = m(batch["ids"], batch["mask"], batch["types"], batch["cosine"])
-        return F.binary_cross_entropy_with_logits(logits, batch["labels"])
+        each = F.binary_cross_entropy_with_logits(logits, batch["labels"].clamp(min=0), reduction="none")
+        known = (batch["labels"] != UNKNOWN).float()
+        return (each * known).sum() / known.sum()
 
     done = fit(
         f"support-seed{seed}", settings.model_dump(), model, batch_at, loss, settings.steps, settings.learning_rate,
@@ -90,15 +92,19 @@ def train_support(
     )  # fmt: skip
     texts, places = [part for part, *_ in checks], [place for _, place, *_ in checks]
     logits = model.cpu().score(texts, [shown(passages[place]) for place in places], cosine(texts, places))
-    truth = np.array([pair[2:] for pair in checks], bool).reshape(-1, 2)
+    truth = np.array([pair[2:] for pair in checks], int).reshape(-1, len(LABELS))
     chance = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    known = truth != UNKNOWN
     # a verifier that says yes too early ends the search; one that says no too often only costs a round
-    thresholds = [best_f_threshold(chance[:, i], truth[:, i], beta=beta) for i, beta in enumerate((1.0, 0.5))]
+    thresholds = [
+        best_f_threshold(chance[known[:, i], i], truth[known[:, i], i] == 1, beta=beta)
+        for i, beta in enumerate((1.0, 0.5))
+    ]
     with new_artifact() as (folder, artifact):
         model.save(folder)
     history = [
         *done.history,
-        {"step": float(done.steps), "pairs": float(len(pairs)), "right": float(np.mean(labels.numpy()))},
+        {"step": float(done.steps), "pairs": float(len(pairs)), "right": float(np.mean(labels.numpy() == 1))},
     ]
     return SupportArtifact(**artifact, name=f"support-seed{seed}", score=None, history=history, thresholds=thresholds)
 

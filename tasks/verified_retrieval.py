@@ -83,7 +83,7 @@ def compare_retrieval(
     control = list(citations.shuffled(dict(enumerate(answers["verified"]))).values())
     supports = _supports(citation_judge, golds, [*answers.values(), control], passages, device)
     kinds = np.array([row["kind"] for row in rows])
-    found: dict[str, Any] = {"outputs": {}, "measures": _verifier_measures(verified, golds)}
+    found: dict[str, Any] = {"outputs": {}, "measures": _verifier_measures(verified, golds, kinds)}
     for method, sets in chosen.items():
         scores = _scores(sets, answers[method], golds, supports, rounds.keep)
         with new_artifact() as (folder, artifact):
@@ -143,11 +143,13 @@ def _one_shot(texts: list[str], index: IndexArtifact, search: Any, reader: Any, 
     from paperflows.components.retrieval.bm25 import open_bm25
     from paperflows.components.retrieval.cross_encoder import rerank
     from paperflows.components.retrieval.fusion import reciprocal_rank
+    from paperflows.components.retrieval.support import OUTPUTS as LABELS
 
     dense = np.array(search(texts, rounds.pool))
     words = open_bm25(open_artifact(index) / "bm25").search(texts, rounds.pool)[1]
     chance = reader.probabilities([(text, place) for text, row in zip(texts, dense, strict=True) for place in row])
-    reranked = rerank(chance.max(1).reshape(dense.shape), dense, rounds.keep)[1]
+    helps = chance[:, LABELS.index("helps")].reshape(dense.shape)
+    reranked = rerank(helps, dense, rounds.keep)[1]
     both = reciprocal_rank([dense, words], rounds.keep)[1]
     rankings = {"bm25": words, "dense": dense, "hybrid": both, "rerank": reranked}
     return {name: [row[: rounds.keep].tolist() for row in ranking] for name, ranking in rankings.items()}
@@ -209,21 +211,28 @@ def _scores(sets: Any, answers: Any, golds: Any, supports: Any, keep: int) -> di
     }
 
 
-def _verifier_measures(outcomes: Any, golds: Any) -> dict[str, float]:
-    """Precision and recall of every verdict against the known support, and what the rounds cost."""
+def _verifier_measures(outcomes: Any, golds: Any, kinds: Any) -> dict[str, float]:
+    """Precision and recall of every verdict against the known support, by kind too, and what the rounds cost."""
     import numpy as np
 
     from paperflows.components.retrieval.citations import is_sufficient
 
     calls = [
-        (step["verified"], is_sufficient(step["chosen"], gold))
-        for outcome, gold in zip(outcomes, golds, strict=True)
+        (step["verified"], is_sufficient(step["chosen"], gold), kind)
+        for outcome, gold, kind in zip(outcomes, golds, kinds, strict=True)
         for step in outcome.trace
     ]
-    said, true = np.array(calls).T
-    return {
-        "verifier.precision": float((said & true).sum() / max(1, said.sum())),
-        "verifier.recall": float((said & true).sum() / max(1, true.sum())),
+    said, true = np.array([call[:2] for call in calls]).T
+    of_kind = np.array([kind for *_, kind in calls])
+    groups = {"": np.ones(len(calls), bool)} | {f".{kind}": of_kind == kind for kind in np.unique(kinds)}
+    quality: dict[str, float] = {}
+    for name, some in groups.items():
+        right = float((said & true & some).sum())
+        quality |= {
+            f"verifier.precision{name}": right / max(1, int((said & some).sum())),
+            f"verifier.recall{name}": right / max(1, int((true & some).sum())),
+        }
+    return quality | {
         "verifier.sufficient": float(true.mean()),
         "verifier.calls": float(len(calls) / len(golds)),
         "rounds": float(np.mean([o.rounds for o in outcomes])),

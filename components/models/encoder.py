@@ -90,11 +90,12 @@ def load_encoder(
     """A sentence encoder by name: `minilm` (offline), a folder written by `SentenceEncoder.save`, or a hub id.
 
     Args:
-        pooling: default: what the folder says, else "mean".
+        pooling: default: what the model says (its own note, or sentence-transformers' `1_Pooling`), else "mean".
         device: "auto", "cpu" or "cuda".
 
     Raises:
-        InputError: the folder is missing, holds code, has no safetensors or not all of the encoder's weights.
+        InputError: the folder is missing, holds code, has no safetensors or not all of the encoder's weights, or asks
+            for another pooling than these.
         ServiceError: the hub cannot be reached.
     """
     from transformers import AutoModel
@@ -110,6 +111,25 @@ def load_encoder(
     if hasattr(encoder, "pooler"):
         encoder.pooler = None  # no pooling here reads it, and a masked LM leaves it at random values
     tokenizer = load_tokenizer(model, revision=revision)
-    built = SentenceEncoder(encoder, tokenizer, pooling=pooling or "mean", max_length=max_length)
+    pooling = pooling or _published_pooling(model, revision) or "mean"
+    built = SentenceEncoder(encoder, tokenizer, pooling=pooling, max_length=max_length)
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     return built.to("cuda" if cuda else "cpu").eval()
+
+
+def _published_pooling(model: str, revision: str | None) -> Pooling | None:
+    """What a model made with sentence-transformers says; None where it says nothing."""
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        model_location(model), "1_Pooling/config.json", revision=revision,
+        _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+    )  # fmt: skip
+    if found is None:
+        return None
+    modes = [name for name, used in json.loads(Path(found).read_text(encoding="utf-8")).items() if used is True]
+    known: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+    named = [mode for mode in modes if mode.startswith("pooling_mode_")]
+    if len(named) != 1 or named[0] not in known:
+        raise InputError(f"model {model!r} pools by {', '.join(named) or 'nothing'}; mean and cls are known")
+    return known[named[0]]

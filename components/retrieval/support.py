@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from paperflows.components.retrieval.names import TitleLinks
 from paperflows.components.retrieval.verified import Ask
 
-OUTPUTS = ("relevant", "answers")  # the cross-encoder's: belongs to the support; holds an answer
-Score = Callable[[Sequence[str], Sequence[int]], NDArray[np.float32]]  # parts, passages -> (P, 2) probabilities
+# the cross-encoder's: belongs to what a part asks first; holds an answer to it; helps the whole question (a reranker's)
+OUTPUTS = ("belongs", "answers", "helps")
+Score = Callable[[Sequence[str], Sequence[int]], NDArray[np.float32]]  # parts, passages -> (P, 3) probabilities
 
 
 def part_of(question: str, name: str) -> str:
@@ -83,7 +84,7 @@ class SupportReader:
     Args:
         questions: their texts.
         passages: title and text of all passages.
-        score: probabilities that a passage belongs to the support of a part, and that it holds an answer to it.
+        score: probabilities of `OUTPUTS`; the reader uses the first two.
         cosine: parts, passages -> (P,) cosines; only the `looks` nearest passages of a part are scored.
         thresholds: probabilities from which a passage belongs to the support, and from which it holds an answer.
         most_parts: parts of a question at most.
@@ -112,12 +113,12 @@ class SupportReader:
         return self._questions[number]
 
     def probabilities(self, pairs: Sequence[tuple[str, int]]) -> NDArray[np.float32]:
-        """(P, 2) of (part, passage) pairs; each is scored once."""
+        """(P, 3) of (part, passage) pairs; each is scored once."""
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
         if new:
             scores = self._score([part for part, _ in new], [place for _, place in new])
             self._known.update(zip(new, scores, strict=True))
-        return np.array([self._known[pair] for pair in pairs], np.float32).reshape(-1, 2)
+        return np.array([self._known[pair] for pair in pairs], np.float32).reshape(-1, len(OUTPUTS))
 
     @property
     def scored(self) -> int:
@@ -135,7 +136,7 @@ class SupportReader:
             row, column = {p: i for i, p in enumerate(some)}, {p: i for i, p in enumerate(places)}
             gains = np.zeros((len(some), len(places)))
             for part, place in pairs:
-                gains[row[part], column[place]] = self._known[part, place].max()
+                gains[row[part], column[place]] = self._known[part, place][:2].max()
             picked.append([places[i] for i in choose_covering(gains, keep)])
         return picked
 
@@ -175,7 +176,7 @@ class SupportReader:
         for number, chosen in sets:
             question = self._questions[number]
             known = {place: self._known[question, place] for place in chosen}
-            if not known or any(answers > self._answers for _, answers in known.values()):
+            if not known or any(answers > self._answers for _, answers, _ in known.values()):
                 parts.append((question,))
                 links.append(())
                 continue

@@ -7,7 +7,8 @@ from typing import Any
 from paperflows.components.retrieval.names import TitleLinks
 from paperflows.components.retrieval.support import part_of
 
-Pair = tuple[str, int, int, int]  # part, passage, belongs to the support, holds an answer
+UNKNOWN = -1  # of a label that the data does not give; no loss
+Pair = tuple[str, int, int, int, int]  # part, passage, and the labels of `support.OUTPUTS`
 
 
 def parts_of(question: Mapping[str, Any], passages: Sequence[Mapping[str, Any]], links: TitleLinks) -> dict[str, int]:
@@ -53,19 +54,22 @@ def build_pairs(
         text = question["text"]
         holders = {place for some in question["holders"] for place in some}
         linking = {place for group in question["links"] for place in group}
-        right: dict[str, dict[int, tuple[int, int]]] = {text: {}}
+        right: dict[str, dict[int, tuple[int, int, int]]] = {text: {}}
         if linking:
-            right[text] = dict.fromkeys(sorted(linking), (1, 0))
+            # a passage that answers a linked question helps it, and is neither right nor wrong without the link
+            right[text] = dict.fromkeys(sorted(holders), (UNKNOWN, UNKNOWN, 1)) | dict.fromkeys(
+                sorted(linking), (1, 0, 1)
+            )
             for part, place in parts_of(question, passages, links).items():
-                right[part] = {**dict.fromkeys(sorted(linking), (0, 0)), place: (1, 1)}
+                right[part] = {**dict.fromkeys(sorted(linking), (0, 0, UNKNOWN)), place: (1, 1, UNKNOWN)}
         else:
-            right[text] = dict.fromkeys(sorted(holders), (1, 1))
+            right[text] = dict.fromkeys(sorted(holders), (1, 1, 1))
         for part, good in right.items():
             pairs += [(part, place, *labels) for place, labels in good.items()]
-            # a passage that answers a linked question is neither right nor wrong for it without the link
-            known = set(good) | (holders | linking if part == text else linking)
+            known = set(good) | linking
             wrong = [place for place in nearest.get(part, ()) if place not in known and place not in forbidden]
-            pairs += [(part, place, 0, 0) for place in rng.sample(wrong, min(negatives, len(wrong)))]
+            unhelpful = 0 if part == text else UNKNOWN
+            pairs += [(part, place, 0, 0, unhelpful) for place in rng.sample(wrong, min(negatives, len(wrong)))]
     pairs = [pair for pair in dict.fromkeys(pairs) if pair[1] not in forbidden]
     rng.shuffle(pairs)
     return pairs

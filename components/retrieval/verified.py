@@ -133,7 +133,11 @@ def _candidates(
 
 
 def _take(outcome: Outcome, ask: Ask, picked: Sequence[int], keep: int) -> None:
-    """Keep what the judge picked of what it was shown; what it picked beyond that is not there."""
-    shown = set(ask.chosen) | set(ask.window)
-    outcome.chosen = [place for place in dict.fromkeys(picked) if place in shown][:keep]
+    """Keep what the judge picked of what it was shown; what it left open goes to those chosen before, then in order.
+
+    So a reply that names too few, or none that was shown, neither shrinks the set nor changes the budget.
+    """
+    shown = [*ask.chosen, *ask.window]
+    named = [place for place in dict.fromkeys(picked) if place in set(shown)]
+    outcome.chosen = list(dict.fromkeys([*named, *shown]))[:keep]
     outcome.calls += 1

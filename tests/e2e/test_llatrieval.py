@@ -13,12 +13,13 @@ def test_smoke_run(connected):
     (path,) = (connected.root / "runs").glob("*/report.json")
     report = json.loads(path.read_text())
     claims = {c["id"]: c for c in report["claims"]}
-    assert len(claims) == 2 * 4 + 1 and claims["shuffled_citations"]["verdict"] == "holds"
+    assert len(claims) == 2 * 5 + 1 and claims["shuffled_citations"]["verdict"] == "holds"
     metrics = report["metrics"]
     assert 1 <= metrics["rounds"] <= 4 and metrics["verifier.calls"] == metrics["rounds"]
     for method in ("bm25", "dense", "hybrid", "rerank", "single", "verified"):
-        assert metrics[f"citation_recall.{method}"] <= metrics[f"passage_recall.{method}"] + 1e-9
         assert metrics[f"passage_recall.{method}"] > 0
+        # a statement is supported only by a passage that states its answer, and that was retrieved
+        assert metrics[f"citation_recall.{method}"] == 0 or metrics[f"answer_recall.{method}"] > 0
     trace = [
         json.loads(line) for line in (path.parent / "artifacts" / "trace" / "trace.jsonl").read_text().splitlines()
     ]

@@ -21,7 +21,7 @@ def test_smoke_run(connected):
     (path,) = (connected.root / "runs").glob("*/report.json")
     report = json.loads(path.read_text())
     claims = {c["id"]: c for c in report["claims"]}
-    assert len(claims) == 2 * 7 + 3 and "decision_is_free" in claims
+    assert len(claims) == 2 * 7 + 7 and "decision_is_free" in claims
     metrics = report["metrics"]
     assert metrics["accuracy.always.test"] == metrics["accuracy.never.unseen"] == 0.5, "half of a mix wants a retrieval"
     assert metrics["accuracy.uar.test"] == claims["beats_skr_test"]["ours"]
@@ -65,7 +65,7 @@ def test_a_language_model_decides_by_prompt_beside_it(connected):
     (path,) = (connected.root / "runs").glob("*/report.json")
     report = json.loads(path.read_text())
     claims, metrics = {c["id"]: c for c in report["claims"]}, report["metrics"]
-    assert len(claims) == 2 * 8 + 3 and claims["beats_prompt_test"]["baseline"] == metrics["accuracy.prompt.test"]
+    assert len(claims) == 2 * 8 + 7 and claims["beats_prompt_test"]["baseline"] == metrics["accuracy.prompt.test"]
     assert (
         metrics["prompt.unreadable"] == 0
         and metrics["llm.requests"] <= metrics["requests.test"] + metrics["requests.unseen"]

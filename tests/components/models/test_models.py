@@ -67,6 +67,23 @@ def test_similar_sentences_are_closer(minilm):
     assert similarity[0, 2] > 0.9 > 0.3 > similarity[0, 1]
 
 
+def test_a_published_encoder_pools_as_its_makers_say(tmp_path, small):
+    model, tokenizer = small
+    model.bert.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert load_encoder(str(tmp_path), device="cpu").pooling == "mean"
+    (tmp_path / "1_Pooling").mkdir()
+    said = tmp_path / "1_Pooling" / "config.json"
+    said.write_text(
+        '{"word_embedding_dimension": 16, "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}'
+    )
+    assert load_encoder(str(tmp_path), device="cpu").pooling == "cls"
+    assert load_encoder(str(tmp_path), device="cpu", pooling="mean").pooling == "mean"
+    said.write_text('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}')
+    with pytest.raises(InputError, match="pools by pooling_mode_cls_token, pooling_mode_mean_tokens"):
+        load_encoder(str(tmp_path), device="cpu")
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_saved_encoder_is_the_same_when_loaded(tmp_path, small, pooling):
     model, tokenizer = small

@@ -2,7 +2,7 @@
 
 from paperflows.components.retrieval.names import TitleLinks
 from paperflows.components.retrieval.support import part_of
-from paperflows.components.retrieval.support_pairs import build_pairs, parts_of
+from paperflows.components.retrieval.support_pairs import UNKNOWN, build_pairs, parts_of
 
 PASSAGES = [
     {"title": "Chad", "text": "Chad borders Niger. Chad borders the Sudan."},
@@ -29,10 +29,13 @@ def test_parts_belong_to_the_passages_about_their_names():
 
 def test_labels_by_hand():
     pairs = pairs_of()
-    assert {p for p in pairs if p[2:] != (0, 0)} == {
-        (FAN["text"], 0, 1, 0), (NIGER, 1, 1, 1), (SUDAN, 2, 1, 1), (ONE["text"], 4, 1, 1),
+    assert {p for p in pairs if p[2:4] != (0, 0)} == {
+        (FAN["text"], 0, 1, 0, 1), (FAN["text"], 1, UNKNOWN, UNKNOWN, 1), (FAN["text"], 2, UNKNOWN, UNKNOWN, 1),
+        (NIGER, 1, 1, 1, UNKNOWN), (SUDAN, 2, 1, 1, UNKNOWN), (ONE["text"], 4, 1, 1, 1),
     }  # fmt: skip
-    wrong = {(part, place) for part, place, *labels in pairs if labels == [0, 0]}
+    wrong = {(part, place) for part, place, *labels in pairs if labels[:2] == [0, 0]}
+    assert {p[4] for p in pairs if p[2:4] == (0, 0)} == {0, UNKNOWN}
+    assert all(p[4] == (UNKNOWN if p[0] in (NIGER, SUDAN) else 0) for p in pairs if p[2:4] == (0, 0))
     assert {place for part, place in wrong if part == FAN["text"]} == {3, 4, 5}, (
         "answers are not wrong without the link"
     )

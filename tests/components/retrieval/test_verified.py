@@ -37,7 +37,8 @@ GOLD = {
 
 def reader(questions=(QUESTION,)):
     def score(parts, places):
-        return np.array([GOLD.get(pair, (0.05, 0.02)) for pair in zip(parts, places, strict=True)], np.float32)
+        found = [GOLD.get(pair, (0.05, 0.02)) for pair in zip(parts, places, strict=True)]
+        return np.array([(*two, 0.5) for two in found], np.float32)
 
     def cosine(parts, places):
         return np.array([GOLD.get(pair, (0.0,))[0] for pair in zip(parts, places, strict=True)], np.float32)
@@ -103,6 +104,18 @@ def test_rounds_are_capped_and_no_passage_is_shown_twice_in_one():
         assert all(not set(a.window) & set(a.chosen) for a in asks)
     assert all(999 not in o.chosen and len(o.chosen) <= 5 and len(set(o.chosen)) == len(o.chosen) for o in outcomes)
     assert outcomes[1].chosen == [18, 19, 14, 15, 6], "later windows compete with what was chosen before"
+
+
+class Silent(Recorder):
+    """Names nothing that it was shown."""
+
+    def select(self, asks, keep):
+        return [[999] for _ in asks]
+
+
+def test_a_reply_that_names_nothing_shown_keeps_the_budget_and_what_was_chosen():
+    (outcome,) = retrieve_verified(["a"], lambda q, n: [list(range(n))] * len(q), Silent(), Settings(3, 8, 4, 2))
+    assert outcome.chosen == [0, 1, 2] and outcome.trace[0]["chosen"] == [0, 1, 2]
 
 
 def test_sets_avoid_redundancy_by_hand():
