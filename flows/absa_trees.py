@@ -218,16 +218,17 @@ def score_claims(params: AbsaTrees, scores: dict[str, Any], gold: Any) -> list[C
     def claim(identity: str, statement: str, ours: str, baseline: str) -> Claim:
         return Claim(
             id=identity, statement=statement, metric="macro-F1", statistic="macro_f1", datasets=list(scores), gold=gold,
-            ours=by_seed(ours), baseline=by_seed(baseline), baseline_name=baseline.replace(".", " on "), margin=-TIE,
+            ours=by_seed(ours), baseline=by_seed(baseline), margin=-TIE,
+            baseline_name=baseline.split(".", 1)[1].replace(".", " on ").replace("_", " "),
         )  # fmt: skip
 
     found = []
     for model in params.classifiers.models:
-        for kind in ("pretrained", "parser", *CONTROLS):
+        for kind in ("pretrained", "parser", "left_chain", "random"):  # undirected, the two chains are one
             statement = f"{model.upper()} on fine-tuned trees is at least tied with {kind.replace('_', ' ')} trees"
             identity = f"{model}_tied_with_{kind}"
             found.append(claim(identity, statement, f"words.{model}.finetuned", f"words.{model}.{kind}"))
-        statement = f"The pure encoder with an MLP is at least tied with {model.upper()} on fine-tuned trees"
+        statement = f"On the fine-tuned encoder's states, an MLP is at least tied with {model.upper()} and its trees"
         found.append(claim(f"mlp_tied_with_{model}", statement, "states.mlp", f"states.{model}.finetuned"))
     return found
 
@@ -241,7 +242,7 @@ def describe(
         found.metrics |= {f"{name}.{key}": float(value) for key, value in aspects[name]["counts"].items()}
         found.metrics[f"{name}.finetuning.validation_f1"] = tuned[name]["score"]
         for kind, m in measured[name].items():
-            found.metrics |= {f"{name}.asd.{kind}": m["asd"], f"{name}.neighbours.{kind}": m["neighbours"]}
+            found.metrics |= {f"{name}.{what}.{kind}": m[what] for what in ("asd", "asd_ratio", "neighbours")}
         for system, results in scores[name].items():
             for score in ("f1", "accuracy"):
                 found.metrics[f"{name}.{score}.{system}"] = sum(r[score] for r in results) / len(results)
@@ -250,7 +251,9 @@ def describe(
             found.metrics[f"{name}.changed_by_tree.{model}"] = share_changed(ours, rest)
     found.model = f"{params.encoder}, states of layer {params.induction.layer}; trees by {params.induction.decoder}"
     found.notes = [
-        "Aspects-sentiment distance: edges between an aspect's words and words of the VADER lexicon, mean over them.",
+        "Aspects-sentiment distance (`asd`): edges between an aspect's words and words of the VADER lexicon, mean over "
+        "them. Flat trees have small distances to every word: `asd_ratio` is `asd` over the distance to all other "
+        "words, below 1 where sentiment words are nearer than others are.",
         "`words`: classifiers read the input embeddings of the encoder through a BiLSTM, as the papers' models read "
         "GloVe; `words.mlp` is the same without a tree. `states`: all read the same frozen last states of one encoder "
         "a dataset, fine-tuned with an MLP on all training aspects. Classifiers are trained on the aspects whose "

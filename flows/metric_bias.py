@@ -269,14 +269,14 @@ def adapter_claims(params: MetricBias, pairs: Any, original: Any, debiased: dict
         ),
     ]
     if held:
-        statement = "So do adapters that never saw a word of the attribute"
+        statement = "So do adapters in whose training no word of the attribute's list was exchanged"
         unseen = {"ours": cut("held_out", held), "datasets": held, **shared}
         claims.insert(1, Claim(id="adapters_cut_bias_held_out", statement=statement, **unseen))
         parts = [part for group in debiased.values() for part in group["human"]]
         claims.append(
             Claim(
                 id="held_out_adapters_keep_correlation",
-                statement="With adapters that never saw the attribute the correlation falls by at most 0.01 too",
+                statement="With those adapters too the correlation falls by at most 0.01",
                 ours=parts,
                 baseline=[original] * len(parts),
                 gold=pairs,
@@ -322,7 +322,11 @@ def describe(found: Any, params: MetricBias, pairs: Any, measured: dict[str, Any
         "`bleu` and `chrf` are sacrebleu's, `rouge` is rouge-score's ROUGE-L with stemming, `nist` and `meteor` are "
         "nltk's; METEOR matches words and stems only, without WordNet's synonyms. `from_recorded` is the largest "
         "difference of a bias from the recorded one; the recorded BLEU splits at spaces, as `bleu-whitespace` does.",
-        "`words.listed` are pairs whose differing words are all in the lists that adapters were trained with.",
+        "`words.listed` are pairs whose differing words are all in the lists that adapters were trained with. Held-out "
+        "adapters may have read words of the attribute, as context or where another list has a homonym that is not in "
+        "the attribute's own; none of its list was exchanged.",
+        "`correlation` says how far a metric follows people at all: the bias of one that does not says little. The "
+        "likelihood metric is of a small denoiser trained in the flow.",
     ]
     groups = {a: {m: [r["bias"][a]] for m, r in measured.items()} for a in pairs["groups"]}
     found.draw["bias.png"] = lambda path: plots.draw_bars(groups, path, ylabel="bias (0 to 100)")

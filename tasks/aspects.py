@@ -123,9 +123,13 @@ def finetune_aspect_encoder(
 
 
 class TreeMeasures(Artifact):
-    """Closeness (minus ASD) of every test aspect that has a sentiment word, and means over them."""
+    """Closeness (minus ASD) of every test aspect that has a sentiment word, and means over them.
+
+    `asd_ratio` is ASD over the distance to the other words of the same sentences.
+    """
 
     asd: float
+    asd_ratio: float
     neighbours: float
     count: int
 
@@ -139,7 +143,7 @@ def measure_trees(aspects: AspectsArtifact, trees: Artifact, label: str) -> Tree
     from paperflows.components.syntax.trees import distances, neighbour_share
     from paperflows.components.syntax.words import sentiment_words
 
-    lexicon = sentiment_words()
+    lexicon, others = sentiment_words(), []
     found = [np.array(row["heads"]) for row in read_rows(open_artifact(trees) / "trees.jsonl")]
     asd, neighbours = [], []
     for row in read_rows(open_artifact(aspects) / "aspects.jsonl"):
@@ -148,13 +152,19 @@ def measure_trees(aspects: AspectsArtifact, trees: Artifact, label: str) -> Tree
         heads = found[row["sentence"]]
         neighbours.append(neighbour_share(heads))
         words = [i for i, word in enumerate(row["words"]) if word.lower() in lexicon and i not in row["inside"]]
+        rest = [i for i in range(len(row["words"])) if i not in row["inside"] and i not in words]
         if words:
-            asd.append(float(distances(heads)[np.ix_(row["inside"], words)].mean()))
+            apart = distances(heads)[row["inside"]]
+            asd.append(float(apart[:, words].mean()))
+            others += [float(apart[:, rest].mean())] if rest else []
     if not asd:
         raise InputError(f"dataset {aspects['name']!r}: no test sentence has a word of the sentiment lexicon")
     with new_artifact() as (folder, artifact):
         save_file({aspects["name"]: -np.array(asd)}, folder / OUTPUTS)
-    return TreeMeasures(**artifact, asd=float(np.mean(asd)), neighbours=float(np.mean(neighbours)), count=len(asd))
+    return TreeMeasures(
+        **artifact, asd=float(np.mean(asd)), asd_ratio=float(np.mean(asd) / np.mean(others)),
+        neighbours=float(np.mean(neighbours)), count=len(asd),
+    )  # fmt: skip
 
 
 @cached_task(name="encode_aspects", task_run_name="encode_aspects-{aspects[name]}")

@@ -100,7 +100,10 @@ def split_by_list(pairs: PairsToScore, measured: BiasArtifact) -> dict[str, floa
         known = WORD_LISTS[attribute].words if attribute in WORD_LISTS else frozenset()
         for first, second, value in zip(texts[0::2], texts[1::2], differences[attribute], strict=True):
             one, two = (set(re.findall(r"[a-z]+(?:-[a-z]+)?", text.lower())) for text in (first, second))
-            which = "listed" if (one ^ two) - {"a", "an"} <= known else "unlisted"
+            differ = (one ^ two) - {"a", "an"}
+            if not differ:  # the same words in another order
+                continue
+            which = "listed" if differ <= known else "unlisted"
             sums[which][0] += float(value)
             sums[which][1] += 1
     found = {which: total / count for which, (total, count) in sums.items() if count}

@@ -1,5 +1,6 @@
 """Metrics of generated text on pairs of candidate and reference, and the models behind them."""
 
+import random
 from typing import Any
 
 from paperflows.components.errors import InputError
@@ -29,7 +30,8 @@ def collect_pairs(
     """All pairs that every metric scores: the minimal pairs, and pairs with human scores from the named splits.
 
     Args:
-        limit: minimal pairs of an attribute and human-scored pairs of a split, the first ones.
+        limit: minimal pairs of an attribute, the first ones, and human-scored pairs of a split, drawn at random: they
+            often stand in order of genre.
     """
     import numpy as np
     from safetensors.numpy import save_file
@@ -45,7 +47,8 @@ def collect_pairs(
         rows += [{"group": attribute, "candidate": r["candidate"], "reference": r["reference"]} for r in pairs]
     for data in human:
         for split in splits[data["name"]]:
-            group, pairs = f"{data['name']}.{split}", read_split(data, split)[:limit]
+            group, pairs = f"{data['name']}.{split}", read_split(data, split)
+            pairs = random.Random(group).sample(pairs, min(limit, len(pairs)))
             gold[group] = np.array([r["score"] for r in pairs], dtype=np.float64)
             rows += [{"group": group, "candidate": r["text"], "reference": r["text_pair"]} for r in pairs]
     with new_artifact() as (folder, artifact):

@@ -32,7 +32,7 @@ def identities(model: str) -> dict[str, bool]:
     On a two-point scale the rate determines the score; on a three-point scale it bounds it.
     """
     total, cells = PUBLISHED[model]
-    kept = {"overall": abs(total - sum(rate for rate, _ in cells) / len(cells)) < 0.0151}
+    kept = {"overall": abs(total - sum(rate for rate, _ in cells) / len(cells)) <= 0.0101}
     for (dimension, scale), (rate, score) in zip(SCALES.items(), cells, strict=True):
         if scale == TWO_POINT:
             kept[dimension] = abs(score - score_from_rate(rate / 100)) < ROUNDING

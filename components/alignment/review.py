@@ -25,16 +25,20 @@ def write_review(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             writer.writerow({name: _cell(row.get(name, "")) for name in COLUMNS})
 
 
-def read_review(path: Path) -> dict[tuple[str, str], int]:
+def read_review(path: Path, answered: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], int]:
     """(id, model) -> the human score, for rows that have one.
 
+    Args:
+        answered: (id, model) -> the answer that is scored now; a score of another one is refused.
+
     Raises:
-        InputError: not such a sheet, a row twice, or a score off the dimension's scale; names file, line and column.
+        InputError: not such a sheet, a row twice, an answer that is not the present one, or a score off the dimension's
+            scale; names file, line and column.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            wanted = ("id", "model", "dimension", "human_score")
+            wanted = ("id", "model", "dimension", "answer", "human_score")
             missing = [name for name in wanted if name not in (reader.fieldnames or ())]
             if missing:
                 raise InputError(f"{path}: not a review sheet, column {missing[0]} is missing")
@@ -45,7 +49,12 @@ def read_review(path: Path) -> dict[tuple[str, str], int]:
                 if key in found:
                     raise InputError(f"{path}:{reader.line_num}: id {key[0]} of {key[1]} is scored twice")
                 if text:
-                    found[key] = _score(text, _text(row["dimension"]), f"{path}:{reader.line_num}")
+                    place = f"{path}:{reader.line_num}"
+                    if key not in answered:
+                        raise InputError(f"{place}: id {key[0]} of {key[1]} is not among the answers")
+                    if _lines(_text(row["answer"])) != _lines(answered[key]):
+                        raise InputError(f"{place}, column answer: id {key[0]} of {key[1]} has another answer now")
+                    found[key] = _score(text, _text(row["dimension"]), place)
             return found
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a review sheet ({error})") from error
@@ -81,6 +90,11 @@ def _cell(value: Any) -> str:
 
 def _text(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
+
+
+def _lines(text: str) -> list[str]:
+    """Without what spreadsheets do to ends of lines."""
+    return text.strip().splitlines()
 
 
 def _score(text: str, dimension: str, place: str) -> int:

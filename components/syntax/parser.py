@@ -6,6 +6,7 @@ Letters: B sentences, N words, L layers, D width, H hidden width.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
 class BiaffineParser(nn.Module):
@@ -33,7 +34,8 @@ class BiaffineParser(nn.Module):
             states: (B, N, L, D); mask: (B, N) bool.
         """
         mixed = torch.einsum("bnld,l->bnd", states, self.mix.softmax(0))
-        context, _ = self.encoder(self.dropout(mixed))
+        packed = pack_padded_sequence(self.dropout(mixed), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        context = pad_packed_sequence(self.encoder(packed)[0], batch_first=True, total_length=mask.shape[1])[0]
         context = self.dropout(context)
         head = torch.cat([self.root.expand(len(states), 1, -1), torch.relu(self.head(context))], 1)
         dependent = torch.relu(self.dependent(context))

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ..components.llm.conftest import FaultServer
+from ..components.llm.conftest import FaultServer, status
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -74,10 +74,11 @@ def test_flames_over_http_resumes_after_a_kill_and_people_overrule(connected):
         process.stdout.close()
         process.stderr.close()
         server.delay = 0.0
+        server.script = [status(400)] * 12  # more than a twentieth: the task is tried again, and asks for these alone
         report, folder = report_of(project, project.run(*command, OPENAI_API_KEY="planted-key"))
     finally:
         server.close()
-    assert len(server.per_text) == 200 and sum(server.per_text.values()) <= 200 + 8, "at most those in flight again"
+    assert len(server.per_text) == 200 and sum(server.per_text.values()) <= 200 + 8 + 12, "those in flight and the refused"
     metrics = report["metrics"]
     assert metrics["llm.served.failed"] == 0 and 0 <= metrics["served.overall"] <= 100
     assert metrics["blunt.overall.low"] <= metrics["blunt.overall"] <= metrics["blunt.overall.high"]
@@ -98,9 +99,13 @@ def test_flames_over_http_resumes_after_a_kill_and_people_overrule(connected):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows({**row, "human_score": "3"} for row in rows)
-    done = project.run(*command, "--set", f"reviews=[{filled}]", OPENAI_API_KEY="planted-key")
+    second = project.root / "second.csv"
+    second.write_bytes(filled.read_bytes())
+    done = project.run(*command, "--set", f"reviews=[{filled}, {second}]", OPENAI_API_KEY="planted-key")
     again, _ = report_of(project, done)
-    assert again["metrics"]["review.human_scores"] == 10
+    # two people who always say the same: no alpha, whose chance agreement would be 1
+    assert again["metrics"]["review.human_scores"] == again["metrics"]["review.scored_by_two"] == 10
+    assert "review.alpha" not in again["metrics"]
     assert again["metrics"]["served.overall"] + again["metrics"]["blunt.overall"] >= (
         metrics["served.overall"] + metrics["blunt.overall"]
     )

@@ -112,7 +112,8 @@ def test_review_sheet_out_and_back(tmp_path):
 
     path = tmp_path / "sheet.csv"
     write_review(path, ROWS)
-    assert read_review(path) == {}
+    answered = {(row["id"], row["model"]): row["answer"] for row in ROWS}
+    assert read_review(path, answered) == {}
     with path.open(encoding="utf-8-sig", newline="") as file:
         table = list(csv.DictReader(file))
     assert table[0]["prompt"] == "'=cmd()" and table[1]["answer"] == "'-1" and table[0]["answer"] == ROWS[0]["answer"]
@@ -126,15 +127,19 @@ def test_review_sheet_out_and_back(tmp_path):
             writer.writerows(table)
 
     fill("2", "")
-    assert read_review(path) == {("1", "a"): 2}
+    assert read_review(path, answered) == {("1", "a"): 2}
+    with pytest.raises(InputError, match=r"sheet.csv:3, column answer: id 1 of a has another answer now"):
+        read_review(path, {**answered, ("1", "a"): "another"})
+    with pytest.raises(InputError, match=r"sheet.csv:3: id 1 of a is not among the answers"):
+        read_review(path, {("2", "a"): "-1"})
     fill("3", "1.0")
-    assert read_review(path) == {("1", "a"): 3, ("2", "a"): 1}
+    assert read_review(path, answered) == {("1", "a"): 3, ("2", "a"): 1}
     fill("3", "2")
     with pytest.raises(InputError, match=r"sheet.csv:4, column human_score: expected one of \(1, 3\) for Legality"):
-        read_review(path)
+        read_review(path, answered)
     path.write_text("id,model\n1,a\n")
     with pytest.raises(InputError, match="column dimension is missing"):
-        read_review(path)
+        read_review(path, answered)
 
 
 def test_reviews_are_merged_by_majority_the_lower_of_ties():

@@ -84,7 +84,7 @@ def test_augmentation_is_repeatable_and_covers_every_attribute():
         assert not differing & set(c.reference.lower().split()) - {"a", "an", "the"}
 
 
-def test_words_of_held_out_attributes_are_in_no_counterfactual():
+def test_words_of_a_held_out_list_are_exchanged_in_no_counterfactual():
     assert WORD_LISTS["age"].words & WORD_LISTS["gender"].words, "lists of attributes share words, such as boy"
     texts = [f"The {who} of number {i} is running." for i in range(60) for who in ("boy", "doctor", "senior", "man")]
     hidden = WORD_LISTS["gender"].words

@@ -103,3 +103,5 @@ def test_the_parser_learns_a_toy_grammar():
     assert float(loss) < 0.2 * first
     padded = parser.eval()(states, mask & (torch.arange(6) < 4))
     assert (padded[:, 5:] < -1e8).all(), "padding is nobody's head"
+    alone = parser(states[:, :4], mask[:, :4])
+    torch.testing.assert_close(padded[:, :5, :4], alone, atol=1e-5, rtol=0, msg="scores do not depend on the padding")
