@@ -78,7 +78,9 @@ def test_flames_over_http_resumes_after_a_kill_and_people_overrule(connected):
         report, folder = report_of(project, project.run(*command, OPENAI_API_KEY="planted-key"))
     finally:
         server.close()
-    assert len(server.per_text) == 200 and sum(server.per_text.values()) <= 200 + 8 + 12, "those in flight and the refused"
+    assert len(server.per_text) == 200 and sum(server.per_text.values()) <= 200 + 8 + 12, (
+        "those in flight and the refused"
+    )
     metrics = report["metrics"]
     assert metrics["llm.served.failed"] == 0 and 0 <= metrics["served.overall"] <= 100
     assert metrics["blunt.overall.low"] <= metrics["blunt.overall"] <= metrics["blunt.overall.high"]
