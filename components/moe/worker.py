@@ -80,8 +80,9 @@ def train_worker(
     """Train this worker's share of the model and score it on its share of the held-out texts.
 
     Returns:
-        `history` of the training, and `bits`: split and corpus -> bits per byte of this worker's texts, which are every
-        W-th of the split. The shard of the model is saved as `output`/worker-<rank>.safetensors.
+        `history` of the training, `resumed_from` (the step of the checkpoint it went on from, 0 without one), and
+        `bits`: split and corpus -> bits per byte of this worker's texts, which are every W-th of the split. The shard
+        of the model is saved as `output`/worker-<rank>.safetensors.
     """
     rank, workers = dist.get_rank(group), dist.get_world_size(group)
     data = load_file(passages / PASSAGES)
@@ -114,8 +115,9 @@ def train_worker(
         if not name.startswith("bytes.") and name != "train"
     }
     save_model(model, str(output / f"worker-{rank:03d}.safetensors"))
+    dist.barrier(group=group)  # a worker that dies before has its checkpoints still, and so have all others
     shards.clear()
-    return {"history": done.history, "bits": bits}
+    return {"history": done.history, "resumed_from": done.resumed_from, "bits": bits}
 
 
 @torch.inference_mode()

@@ -66,6 +66,11 @@ def test_killed_worker_changes_nothing(started, arguments, tmp_path):
     survived = run(arguments, tmp_path / "killed", restarts=1, on_progress=kill_one, on_start=pids.append)
     assert killed_at and len(pids) == 2, "one worker was killed and all were started again"
     assert set(pids[0]).isdisjoint(pids[1])
+    # when a step is reported, all workers have saved what was due before it: they go on from there or from later
+    saved = (killed_at[0] - 1) // arguments["checkpoint_every"] * arguments["checkpoint_every"]
+    (resumed,) = {part["resumed_from"] for part in survived}
+    assert 20 <= saved <= resumed < arguments["steps"] and resumed % arguments["checkpoint_every"] == 0
+    assert [part["resumed_from"] for part in undisturbed] == [0, 0]
     assert survived[0]["history"] == undisturbed[0]["history"]
     assert [part["bits"] for part in survived] == [part["bits"] for part in undisturbed]
     for ours, theirs in zip(shards(tmp_path / "killed"), shards(tmp_path / "undisturbed"), strict=True):
