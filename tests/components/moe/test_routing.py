@@ -126,7 +126,7 @@ def test_z_loss():
     tokens=st.integers(1, 30),
     experts=st.sampled_from([2, 4, 6]),
     k=st.integers(1, 2),
-    factor=st.sampled_from([0.5, 1.0, 1.3]),
+    factor=st.sampled_from([0.5, 1.0, 1.3, None]),
     rectify=st.sampled_from([(), ("intra",), ("fill",), ("intra", "fill"), ("random",)]),
     half=st.booleans(),
     masked=st.booleans(),
@@ -140,33 +140,67 @@ def test_any_routing(tokens, experts, k, factor, rectify, half, masked, ties, se
     mask = torch.rand(tokens, generator=generator) < 0.7 if masked else None
     local = range(experts // 2, experts) if half else range(experts)
     plan = plan_routing(scores, k, factor=factor, rectify=rectify, local=local, mask=mask)
-    capacity = slots_per_expert(plan.tokens, k=k, experts=experts, factor=factor)
     travel = [(t, e) for t, e in rows(plan.travel) if t >= 0]
     everything = travel + rows(plan.stay)
     real = range(tokens) if mask is None else [t for t in range(tokens) if mask[t]]
     chosen = {(t, e) for t in real for e in top_choices(scores, k)[t].tolist()}
-
-    assert len(set(everything)) == len(everything), "a token twice in one expert"
-    assert plan.travel.counts.tolist() == [capacity] * experts, "capacity"
-    assert all(e in local for _, e in rows(plan.stay)), "a rectified token left its worker"
-    if "fill" not in rectify:
-        assert set(travel) <= chosen
-    else:
-        for expert in range(experts):
-            held = {t for t, e in travel if e == expert}
-            assert len(held) == min(capacity, len(real)), "an empty slot while a token could take it"
     dropped = {(t, int(plan.choices[t, j])) for t in real for j in range(k) if bool(plan.dropped[t, j])}
-    assert dropped == chosen - set(travel), "kept and dropped are all choices"
-    if "intra" in rectify or "random" in rectify:
-        room = {t: sum((t, e) not in travel for e in local) for t in real}
-        missing = {t: sum(d[0] == t for d in dropped) for t in real}
-        assert len(plan.stay.token) == sum(min(missing[t], room[t]) for t in real)
-        if "intra" in rectify:
-            for t, e in rows(plan.stay):
-                better = [o for o in local if scores[t, o] > scores[t, e]]
-                assert all((t, o) in everything for o in better), "a better local expert was free"
+
+    assert plan.tokens == len(real) and {t for t, _ in everything} <= set(real)
+    assert len(set(everything)) == len(everything), "a token twice in one expert"
+    for leg, numbers in ((plan.travel, range(experts)), (plan.stay, local)):
+        assert leg.counts.tolist() == [leg.expert.tolist().count(e) for e in numbers] and leg.expert.equal(
+            leg.expert.sort().values
+        ), "rows and counts by expert"
+    if factor is None:
+        assert set(travel) == chosen and not dropped and not rows(plan.stay), "dropless computes the choices, no more"
+        assert len(travel) == len(plan.travel.token), "dropless pads nothing"
+    else:
+        capacity = slots_per_expert(plan.tokens, k=k, experts=experts, factor=factor)
+        assert plan.travel.counts.tolist() == [capacity] * experts, "every expert has its slots, empty or not"
+        for expert in range(experts):
+            one_expert(scores[:, expert].tolist(), expert, travel, chosen, dropped, real, capacity, "fill" in rectify)
+    rerouted(scores, plan, local, travel, dropped, real, rectify)
+    lost = sum((plan.dropped.sum(1) > 0).tolist()) if not rectify and k == 1 else None
     shares = plan.shares()
     assert shares["skipped"] == pytest.approx((len(real) - len({t for t, _ in everything})) / max(1, len(real)))
+    assert lost is None or shares["skipped"] == pytest.approx(lost / max(1, len(real)))
     if "intra" in rectify and k == 1:
         assert shares["skipped"] == 0
     assert int(plan.load().sum()) == len(everything)
+
+
+def one_expert(score, expert, travel, chosen, dropped, real, capacity, fill):
+    """Who has the slots of one expert: its best choosers, and the best of the others only when no chooser is left."""
+    held = [t for t, e in travel if e == expert]
+    choosers = {t for t, e in chosen if e == expert}
+    kept, fillers = choosers & set(held), set(held) - choosers
+    turned_away = {t for t, e in dropped if e == expert}
+    assert len(held) <= capacity
+    assert len(kept) == min(capacity, len(choosers)), "a chooser was turned away while a slot was free"
+    assert kept | turned_away == choosers and not kept & turned_away, "kept and dropped are all choices"
+    assert all(score[t] >= score[other] for t in kept for other in turned_away), "the best choosers stay"
+    if not fill:
+        assert not fillers
+        return
+    assert not (fillers and turned_away), "a filler has the slot of a chooser"
+    assert len(held) == min(capacity, len(real)), "an empty slot while a token could take it"
+    others = set(real) - choosers - fillers
+    assert all(score[t] >= score[other] for t in fillers for other in others), "the best of the others fill"
+
+
+def rerouted(scores, plan, local, travel, dropped, real, rectify):
+    """Dropped choices get an expert of their own worker, as far as it has one that the token does not use."""
+    stay = rows(plan.stay)
+    assert all(e in local for _, e in stay), "a rectified token left its worker"
+    if not {"intra", "random"} & set(rectify):
+        assert not stay
+        return
+    for token in real:
+        missing = sum(t == token for t, _ in dropped)
+        room = sum((token, e) not in travel for e in local)
+        assert sum(t == token for t, _ in stay) == min(missing, room), "dropped choices are rectified"
+    if "intra" in rectify:
+        for t, e in stay:
+            better = [o for o in local if scores[t, o] > scores[t, e]]
+            assert all((t, o) in travel + stay for o in better), "a better local expert was free"
