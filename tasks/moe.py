@@ -40,7 +40,7 @@ class MoEArtifact(Artifact):
 
 class Times(TypedDict):
     """Of each variant: in `of` an artifact whose `outputs.safetensors` holds the seconds of each repeat, and the median
-    seconds and the floating-point operations of a training step.
+    seconds and the floating-point operations of a training step, of all workers together.
     """
 
     of: dict[str, Artifact]
@@ -134,4 +134,5 @@ def time_moe(
             save_file({"seconds": repeated}, folder / OUTPUTS)
         of[name] = artifact
     medians = {name: float(np.median(repeated)) for name, repeated in seconds.items()}
-    return Times(of=of, seconds=medians, flops=parts[0]["flops"])
+    flops = {name: sum(part["flops"][name] for part in parts) for name in variants}
+    return Times(of=of, seconds=medians, flops=flops)

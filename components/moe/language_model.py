@@ -77,13 +77,15 @@ def objective(model: nn.Module, ids: Tensor, *, balance: float, z: float) -> Ten
 
 
 def routing_metrics(model: nn.Module) -> Iterator[tuple[str, float]]:
-    """What the last forward pass did on this worker: shares (mean over layers) and the load of every expert."""
+    """What the last forward pass did on this worker: shares (mean over layers), the load of every expert, and what a
+    training step sends to other workers: the bytes of the forward pass and as many gradients.
+    """
     records = [layer.record for layer in moe_layers(model) if layer.record is not None]
     shares = [r.plan.shares() for r in records]
     for name in shares[0] if shares else ():
         yield f"routing.{name}", sum(s[name] for s in shares) / len(shares)
     if records:
-        yield "routing.bytes_sent", float(sum(r.bytes_sent for r in records))
+        yield "routing.bytes_sent", 2.0 * sum(r.bytes_sent for r in records)
     for depth, record in enumerate(records):
         for number, rows in enumerate(record.plan.load().tolist()):
             yield f"load.layer{depth}.expert{number}", float(rows)

@@ -36,11 +36,16 @@ class Router:
 
 @dataclass
 class Record:
-    """What the last forward pass of a layer did, with the losses that belong to its training objective."""
+    """What the last forward pass of a layer did on this worker, with the losses of its training objective.
+
+    `rows` are those its experts computed, of all workers' tokens and with padded slots; `bytes_sent` what it sent to
+    other workers: rows to their experts, and the results of theirs back.
+    """
 
     plan: Plan
     balance: Tensor
     z: Tensor
+    rows: int
     bytes_sent: int
 
 
@@ -104,7 +109,7 @@ class MoELayer(nn.Module):
         weights = gates(scores, plan, self.router.combine)
         travelling = gather_rows(flat, plan.travel.token)
         staying = gather_rows(flat, plan.stay.token)
-        sent = 0
+        rows, sent = len(travelling) + len(staying), 0
         if self.group is None:
             done = self.experts(travelling, plan.travel.counts)
             extra = self.experts(staying, plan.stay.counts) if len(staying) else staying
@@ -113,13 +118,14 @@ class MoELayer(nn.Module):
             leaving = exchange.start(travelling)
             extra = self.experts(staying, plan.stay.counts)
             done = exchange.back(self.experts(leaving.arrive(), exchange.counts))
-            elsewhere = sum(exchange.sent) - exchange.sent[dist.get_rank(self.group)]
-            sent = 2 * elsewhere * flat.shape[-1] * flat.element_size()
+            rank, rows = dist.get_rank(self.group), sum(exchange.got) + len(staying)
+            there, back = (sum(part) - part[rank] for part in (exchange.sent, exchange.got))
+            sent = flat.shape[-1] * (there * travelling.element_size() + back * done.element_size())
         token = torch.cat([plan.travel.token, plan.stay.token])
         y = combine_rows(torch.cat([done, extra]), token, weights.to(done.dtype), len(flat))
         counted = slice(None) if real is None else real
         balance = load_balance_loss(scores[counted], plan.choices[counted])
-        self.record = Record(plan, balance, z_loss(logits[counted]), sent)
+        self.record = Record(plan, balance, z_loss(logits[counted]), rows, sent)
         return y.reshape(x.shape)
 
     def _logits(self, flat: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Every worker computes the mean loss of its own texts. Experts already receive th
 through the exchange; everything else is averaged over the workers here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 import torch.distributed as dist
@@ -43,8 +43,10 @@ def reduce_gradients(model: nn.Module, group: Group) -> Callable[[Sequence[nn.Pa
     return reduce
 
 
-def mean_over_workers(values: dict[str, float], group: Group) -> dict[str, float]:
-    """The same numbers averaged over the workers; every worker must ask for the same names."""
+def over_workers(values: dict[str, float], group: Group, *, add: Collection[str] = ()) -> dict[str, float]:
+    """The same numbers averaged over the workers, and those named in `add` summed; all must ask for the same names."""
     packed = torch.tensor(list(values.values()), dtype=torch.float64)
     dist.all_reduce(packed, group=group)
-    return dict(zip(values, (packed / dist.get_world_size(group)).tolist(), strict=True))
+    workers = dist.get_world_size(group)
+    both = zip(values, packed.tolist(), strict=True)
+    return {name: total if name in add else total / workers for name, total in both}

@@ -26,7 +26,7 @@ from paperflows.components.moe.language_model import (
     routing_metrics,
 )
 from paperflows.components.moe.layer import Router
-from paperflows.components.moe.parallel import mean_over_workers, reduce_gradients
+from paperflows.components.moe.parallel import over_workers, reduce_gradients
 from paperflows.components.training.batching import Batches
 from paperflows.components.training.loop import train
 from paperflows.components.training.sharded import ShardedCheckpoints
@@ -102,7 +102,7 @@ def train_worker(
         steps=steps,
         learning_rate=learning_rate,
         seed=seed,
-        measure=lambda m: mean_over_workers(dict(routing_metrics(m)), group),
+        measure=lambda m: over_workers(dict(routing_metrics(m)), group, add=["routing.bytes_sent"]),
         reduce_gradients=reduce_gradients(model, group),
         checkpoints=shards,
         checkpoint_every=checkpoint_every,
@@ -156,8 +156,8 @@ def time_worker(
         trained: variant -> folder of its shards, as `train_worker` saved them.
 
     Returns:
-        `seconds`: variant -> one figure a repeat; `flops`: variant -> floating-point operations of the experts and the
-        rest of the model in one step, forward and backward, on all workers.
+        `seconds`: variant -> one figure a repeat; `flops`: variant -> floating-point operations of this worker in one
+        step, forward and backward (twice the forward pass).
     """
     from safetensors.torch import load_model
 
@@ -187,12 +187,15 @@ def time_worker(
             if turn:  # the first is warm-up
                 seconds[name].append(time.perf_counter() - began)
         on_step(turn, repeats, {})
-    flops = {name: 3 * forward_flops(model, ids) * workers for name, model in models.items()}
+    flops = {name: 3 * forward_flops(model, ids) for name, model in models.items()}
     return {"seconds": seconds, "flops": flops}
 
 
 def forward_flops(model: nn.Module, ids: torch.Tensor) -> float:
-    """Floating-point operations of a forward pass, a multiply-add as two; experts' rows are counted as executed."""
+    """Floating-point operations of this worker in a forward pass, a multiply-add as two.
+
+    Of the experts all rows that they compute: those of other workers' tokens and padded slots too.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -201,8 +204,7 @@ def forward_flops(model: nn.Module, ids: torch.Tensor) -> float:
     if use_triton(ids):  # the counter knows torch's products, not Triton's
         for layer in moe_layers(model):
             assert layer.record is not None
-            plan = layer.record.plan
-            total += layer.experts.flops(len(plan.travel.token) + len(plan.stay.token))
+            total += layer.experts.flops(layer.record.rows)
     return float(total)
 
 

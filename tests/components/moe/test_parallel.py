@@ -1,5 +1,6 @@
 """Two workers compute what one does: outputs, gradients, a step of training."""
 
+import os
 import subprocess
 import sys
 
@@ -8,8 +9,11 @@ import torch
 import torch.distributed as dist
 
 from paperflows.components.errors import InputError
+from paperflows.components.models.tiny_decoder import tiny_decoder
+from paperflows.components.moe.language_model import replace_ffn, routing_metrics
 from paperflows.components.moe.layer import MoELayer, Router
-from paperflows.components.moe.parallel import reduce_gradients
+from paperflows.components.moe.parallel import over_workers, reduce_gradients
+from paperflows.components.moe.worker import forward_flops
 from paperflows.components.ports import free_port
 
 WORKERS, TOKENS, WIDTH, EXPERTS = 2, 24, 8, 4
@@ -59,8 +63,44 @@ def work(rank, url, results):
         MoELayer(width=4, hidden=4, experts=3, group=dist.group.WORLD)
     except InputError as error:
         found["refused"] = str(error)
+    found["flops"] = flops(dist.group.WORLD)
     torch.save(found, f"{results}/{rank}.pt")
     dist.destroy_process_group()
+
+
+def flops(group):
+    """Kernels and routing -> operations of a model on this worker's half of the texts, and what the workers sent."""
+    rank = 0 if group is None else dist.get_rank(group)
+    whole = torch.randint(0, 64, (4, 17), generator=torch.Generator().manual_seed(2))
+    ids = whole if group is None else whole[2 * rank : 2 * rank + 2]
+    found = {}
+    for kernels in ("reference", "triton"):
+        os.environ["PAPERFLOWS_KERNELS"] = kernels
+        for name, factor in (("dropless", None), ("top1", 1.0)):
+            decoder = tiny_decoder(vocabulary=64, width=16, layers=1, heads=2, hidden=24, positions=16, seed=0)
+            model = replace_ffn(decoder, experts=EXPERTS, router=Router(capacity_factor=factor), group=group)
+            found[kernels, name] = forward_flops(model, ids)
+            if group is not None:
+                metrics = over_workers(dict(routing_metrics(model)), group, add=["routing.bytes_sent"])
+                found["bytes", name] = metrics["routing.bytes_sent"]
+                counts = model.model.layers[0].mlp.record.plan.travel.counts
+                found["to others", name] = int(counts.sum() - counts[2 * rank : 2 * rank + 2].sum())
+    del os.environ["PAPERFLOWS_KERNELS"]
+    return found
+
+
+def test_operations_of_all_workers_are_those_that_were_executed(parts, monkeypatch):
+    """Dropless and top-1 with as many slots as tokens compute equally many rows, wherever their experts live."""
+    monkeypatch.setenv("PAPERFLOWS_KERNELS", "auto")  # put back what it was
+    alone, (first, second) = flops(None), (part["flops"] for part in parts)
+    assert first["reference", "dropless"] != second["reference", "dropless"], "the experts' load is uneven"
+    for kernels in ("reference", "triton"):
+        for name in ("dropless", "top1"):
+            assert first[kernels, name] + second[kernels, name] == alone["reference", "dropless"], (kernels, name)
+    for name in ("dropless", "top1"):
+        rows = first["to others", name] + second["to others", name]
+        # each row there and its result back, forward and backward: four times 16 numbers of 4 bytes
+        assert first["bytes", name] == second["bytes", name] == 4 * rows * 16 * 4 > 0
 
 
 @pytest.fixture(scope="module")
