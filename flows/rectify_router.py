@@ -210,6 +210,8 @@ def describe(
         for corpus in by_seed[0]["bits"]:
             found.metrics[f"bits.{corpus}.{name}"] = fmean([m["bits"][corpus] for m in by_seed])
         found.metrics[f"bits.mean.{name}"] = fmean([fmean(list(m["bits"].values())) for m in by_seed])
+        for share in by_seed[0]["test_shares"]:
+            found.metrics[f"test.{share}.{name}"] = fmean([m["test_shares"][share] for m in by_seed])
         found.metrics[f"seconds_a_step.{name}"] = times["seconds"][name]
         tokens = params.training.batch_size * params.passages.length
         found.metrics[f"tokens_a_second.{name}"] = tokens / times["seconds"][name]
@@ -257,7 +259,12 @@ def describe(
         "A choice that finds no slot is dropped, a slot that no token takes is padded; shares are of the second half "
         "of the first seed's training. bytes_sent is what all workers together send each other in a training step, "
         "forward and backward, without the gradients of shared weights; flops_a_step is theirs together too. The paper reports 4.7 points of accuracy over the plain top-1 router, with "
-        "Llama 2 7B; here bits per byte are compared."
+        "Llama 2 7B; here bits per byte are compared.",
+        "With a capacity, who keeps a slot and who fills one is decided over the whole batch, so that a position's "
+        "logits depend on the other tokens of its batch, later ones too. Bits per byte of variants with a capacity "
+        "compare variants on equal batches; they are not the likelihood of an autoregressive model. Those of dense and "
+        "dropless are, since they are causal. Test batches mix the corpora as training's do; test.dropped, "
+        "test.skipped, test.rectified and test.padded are shares of that pass, over all seeds.",
     ]
     found.children = [
         (f"{name}-seed{seed}", {"method": name, "seed": seed}, model["history"])

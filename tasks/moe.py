@@ -30,11 +30,15 @@ class Variant(BaseModel):
 
 
 class MoEArtifact(Artifact):
-    """A trained model, one shard a worker, and `outputs.safetensors`: corpus -> bits per byte of each test passage."""
+    """A trained model, one shard a worker, and `outputs.safetensors`: corpus -> bits per byte of each test passage.
+
+    `test_shares` is what the routing of the test passages wasted (see `Plan.shares`), nothing for a dense model.
+    """
 
     name: str
     validation: float
     bits: dict[str, float]
+    test_shares: dict[str, float]
     history: list[dict[str, float]]
 
 
@@ -94,17 +98,29 @@ def train_moe(
 
             parts = run_on_workers(train_worker, arguments, workers=workers, restarts=restarts, on_progress=on_progress)
         shutil.rmtree(checkpoints, ignore_errors=True)
-        bits = {split: np.concatenate([np.array(part["bits"][split]) for part in parts]) for split in parts[0]["bits"]}
-        held_out = {n.removeprefix("test."): b for n, b in bits.items() if n.startswith("test.")}
+        held_out = _in_order([part["test"]["bits"] for part in parts])
         save_file(held_out, folder / OUTPUTS)
-    validation = np.concatenate([b for n, b in bits.items() if n.startswith("validation.")])
+    validation = np.concatenate(list(_in_order([part["validation"]["bits"] for part in parts]).values()))
+    shares = [part["test"]["shares"] for part in parts]
     return MoEArtifact(
         **artifact,
         name=name,
         validation=float(validation.mean()),
         bits={corpus: float(b.mean()) for corpus, b in held_out.items()},
+        test_shares={name: float(np.mean([part[name] for part in shares])) for name in shares[0]},
         history=parts[0]["history"],
     )
+
+
+def _in_order(parts: list[dict[str, dict[int, float]]]) -> dict[str, Any]:
+    """Corpus -> figures of its passages in their order, from those of each worker by the passage's number."""
+    import numpy as np
+
+    found = {}
+    for corpus in parts[0]:
+        together = {number: value for part in parts for number, value in part[corpus].items()}
+        found[corpus] = np.array([together[number] for number in range(len(together))])
+    return found
 
 
 @cached_task(name="time_moe")

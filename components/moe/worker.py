@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from paperflows.kernels.dispatch import use_triton
 
 PASSAGES = "passages.safetensors"
 TINY = "tiny"
+SHARES = tuple(f"routing.{share}" for share in ("dropped", "rectified", "skipped", "padded", "useful"))
 
 
 def build_model(start: Mapping[str, Any], variant: Mapping[str, Any], *, seed: int, group: Any) -> nn.Module:
@@ -80,9 +82,9 @@ def train_worker(
     """Train this worker's share of the model and score it on its share of the held-out texts.
 
     Returns:
-        `history` of the training, `resumed_from` (the step of the checkpoint it went on from, 0 without one), and
-        `bits`: split and corpus -> bits per byte of this worker's texts, which are every W-th of the split. The shard
-        of the model is saved as `output`/worker-<rank>.safetensors.
+        `history` of the training, `resumed_from` (the step of the checkpoint it went on from, 0 without one), and for
+        each held-out split what `score_split` finds of this worker's texts. The shard of the model is saved as
+        `output`/worker-<rank>.safetensors.
     """
     rank, workers = dist.get_rank(group), dist.get_world_size(group)
     data = load_file(passages / PASSAGES)
@@ -109,32 +111,50 @@ def train_worker(
         device=device,
         on_step=on_step,
     )
-    bits = {
-        name: score(model, tokens[rank::workers], data[f"bytes.{name}"][rank::workers], batch_size // workers)
-        for name, tokens in data.items()
-        if not name.startswith("bytes.") and name != "train"
+    scored = {
+        split: score_split(model, data, split, rank=rank, workers=workers, batch_size=batch_size // workers)
+        for split in dict.fromkeys(name.split(".")[0] for name in data if name.startswith(("validation.", "test.")))
     }
     save_model(model, str(output / f"worker-{rank:03d}.safetensors"))
     dist.barrier(group=group)  # a worker that dies before has its checkpoints still, and so have all others
     shards.clear()
-    return {"history": done.history, "resumed_from": done.resumed_from, "bits": bits}
+    return {"history": done.history, "resumed_from": done.resumed_from, **scored}
 
 
 @torch.inference_mode()
-def score(model: nn.Module, tokens: np.ndarray, sizes: np.ndarray, batch_size: int) -> list[float]:
-    """Bits per byte of each text.
+def score_split(
+    model: nn.Module, data: Mapping[str, np.ndarray], split: str, *, rank: int, workers: int, batch_size: int
+) -> dict[str, dict[str, Any]]:
+    """Bits per byte of this worker's texts of a split, and what the routing of its batches wasted.
+
+    With a capacity a text's logits depend on its batch, so the corpora are mixed in batches as they are in training:
+    by a permutation that is the same for every model.
 
     Args:
-        tokens: (P, T + 1) ids; the first token of a text is context only.
-        sizes: (P,) bytes of what is predicted.
+        data: `split`.<corpus> (P, T + 1) ids, of which the first is context only, and bytes.`split`.<corpus> (P,) bytes
+            of what is predicted. All corpora together have a multiple of W texts.
+        batch_size: texts of this worker in a batch.
+
+    Returns:
+        `bits`: corpus -> number of the text -> bits per byte; `shares`: mean over batches of the layers' routing shares
+        (see `Plan.shares`), without any for a dense model.
     """
+    corpora = [name.removeprefix(f"{split}.") for name in data if name.startswith(f"{split}.")]
+    places = [(corpus, number) for corpus in corpora for number in range(len(data[f"{split}.{corpus}"]))]
+    mine = [places[i] for i in np.random.default_rng(0).permutation(len(places))[rank::workers]]
     model.eval()
     device = next(model.parameters()).device
-    found = [
-        next_token_loss(model, torch.from_numpy(tokens[at : at + batch_size]).long().to(device)).sum(1).cpu()
-        for at in range(0, len(tokens), batch_size)
-    ]
-    return (torch.cat(found).double().numpy() / math.log(2) / sizes).tolist()
+    bits: dict[str, dict[int, float]] = {corpus: {} for corpus in corpora}
+    seen: list[dict[str, float]] = []
+    for at in range(0, len(mine), batch_size):
+        batch = mine[at : at + batch_size]
+        ids = torch.from_numpy(np.stack([data[f"{split}.{corpus}"][number] for corpus, number in batch]))
+        nats = next_token_loss(model, ids.long().to(device)).sum(1).double().tolist()
+        for (corpus, number), value in zip(batch, nats, strict=True):
+            bits[corpus][number] = value / math.log(2) / float(data[f"bytes.{split}.{corpus}"][number])
+        seen.append({name: value for name, value in routing_metrics(model) if name in SHARES})
+    shares = {name.removeprefix("routing."): fmean([point[name] for point in seen]) for name in seen[0]}
+    return {"bits": bits, "shares": shares}
 
 
 def time_worker(

@@ -16,6 +16,9 @@ def test_smoke_run(connected):
     metrics = report["metrics"]
     assert metrics["dropped.top1"] > 0 and metrics["padded.top1"] > 0, "an untrained router is unbalanced"
     assert metrics["skipped.both"] == metrics["padded.both"] == 0 < metrics["skipped.top1"]
+    assert metrics["test.skipped.both"] == metrics["test.padded.both"] == 0 < metrics["test.skipped.top1"]
+    assert metrics["test.rectified.both"] == metrics["test.dropped.both"] > 0
+    assert any("not the likelihood of an autoregressive model" in note for note in report["notes"])
     assert metrics["useful.both"] == 1 > metrics["useful.top1"]
     assert metrics["rectified.both"] > 0 and metrics["bytes_sent.both"] > 0
     drawn = {p.name for p in (path.parent / "plots").iterdir()}

@@ -13,6 +13,7 @@ from paperflows.tasks.workers import run_on_workers
 
 pytestmark = pytest.mark.slow
 START = {"model": "tiny", "vocabulary": 256, "width": 16, "layers": 2, "heads": 2, "hidden": 16, "positions": 32}
+SPLITS = ("validation", "test")
 VARIANT = {"experts": 4, "k": 1, "capacity_factor": 1.0, "keep": "score", "combine": "score"}
 
 
@@ -20,8 +21,9 @@ VARIANT = {"experts": 4, "k": 1, "capacity_factor": 1.0, "keep": "score", "combi
 def arguments(tmp_path_factory):
     folder = tmp_path_factory.mktemp("passages")
     random = np.random.default_rng(0)
-    texts = {"train": random.integers(97, 123, (64, 33)), "validation.a": random.integers(97, 123, (8, 33))}
-    sizes = {"bytes.validation.a": np.full(8, 32)}
+    held_out = {f"{split}.{corpus}": random.integers(97, 123, (8, 33)) for split in SPLITS for corpus in "ab"}
+    texts = {"train": random.integers(97, 123, (64, 33)), **held_out}
+    sizes = {f"bytes.{name}": np.full(8, 32) for name in held_out}
     save_file({k: v.astype(np.int32) for k, v in texts.items()} | sizes, folder / "passages.safetensors")
     return {
         "passages": folder, "start": START, "variant": {**VARIANT, "rectify": ["fill", "intra"]}, "steps": 150,
@@ -72,7 +74,10 @@ def test_killed_worker_changes_nothing(started, arguments, tmp_path):
     assert 20 <= saved <= resumed < arguments["steps"] and resumed % arguments["checkpoint_every"] == 0
     assert [part["resumed_from"] for part in undisturbed] == [0, 0]
     assert survived[0]["history"] == undisturbed[0]["history"]
-    assert [part["bits"] for part in survived] == [part["bits"] for part in undisturbed]
+    for split in SPLITS:
+        assert [part[split] for part in survived] == [part[split] for part in undisturbed]
+        numbers = [{corpus: set(bits) for corpus, bits in part[split]["bits"].items()} for part in survived]
+        assert all(numbers[0][corpus] | numbers[1][corpus] == set(range(8)) for corpus in "ab"), "a text without score"
     for ours, theirs in zip(shards(tmp_path / "killed"), shards(tmp_path / "undisturbed"), strict=True):
         assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
     assert not list((tmp_path / "killed").rglob("step-*")), "checkpoints of a finished training are left"
