@@ -131,10 +131,19 @@ def _connect() -> bool:
 
 
 def _start(workers: int, gpus: int) -> tuple[list[Any], Any]:
-    """Members, and the place on the cluster that is reserved for all of them or none."""
+    """Members, and the place on the cluster that is reserved for all of them or none.
+
+    Members kept of other sizes are ended first: they hold the cores that these wait for.
+
+    Raises:
+        ServiceError: there is no place in time, or a member died or did not answer; what was started is ended.
+    """
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+    while _POOL:
+        _end(*_POOL.popitem()[1])
+    began = time.monotonic()
     place = ray.util.placement_group([{"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}] * workers)
     members: list[Any] = []
     try:
@@ -146,9 +155,16 @@ def _start(workers: int, gpus: int) -> tuple[list[Any], Any]:
             )
             members.append(kind.remote())
         ray.get([m.pid.remote() for m in members], timeout=START_SECONDS)
-    except ray.exceptions.GetTimeoutError as error:
+    except BaseException as error:
         _end(members, place)
-        raise ServiceError(f"{workers} Ray workers did not start within {START_SECONDS:g} s") from error
+        if not isinstance(error, ray.exceptions.RayError):
+            raise
+        waited = f"after {time.monotonic() - began:.0f} s"
+        if not isinstance(error, ray.exceptions.GetTimeoutError):
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ServiceError(f"one of {workers} Ray workers did not start, {waited}: {first}") from error
+        what = "did not answer" if members else "found no place on the Ray cluster"
+        raise ServiceError(f"{workers} Ray workers {what}, {waited}") from error
     return members, place
 
 

@@ -2,13 +2,16 @@
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 from safetensors.numpy import load_file, save_file
 
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.components.moe.worker import train_worker
+from paperflows.tasks import workers
 from paperflows.tasks.workers import run_on_workers
 
 pytestmark = pytest.mark.slow
@@ -96,6 +99,47 @@ def test_worker_that_always_dies_ends_in_an_error(started, arguments, tmp_path):
 def test_divergence_is_raised_as_itself(started, arguments, tmp_path):
     with pytest.raises(InputError, match=r"loss is nan at step \d+ of 150"):
         run({**arguments, "learning_rate": 1e30}, tmp_path, restarts=3)
+
+
+def available():
+    import ray
+
+    return ray.available_resources().get("CPU", 0)
+
+
+def until(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.2)
+    return condition()
+
+
+def test_fewer_workers_after_more(started, monkeypatch):
+    """The cores of those that are kept for the next call are free for one alone."""
+
+    def rank_of(*, group, on_step, device):  # in here, so that it travels to workers that cannot import this file
+        return dist.get_rank(group), dist.get_world_size(group)
+
+    monkeypatch.setattr(workers, "WAIT_SECONDS", 120.0)
+    count = workers._cores()
+    assert run_on_workers(rank_of, {}, workers=count, restarts=0) == [(n, count) for n in range(count)]
+    assert run_on_workers(rank_of, {}, workers=1, restarts=0) == [(0, 1)]
+    assert list(workers._POOL) == [(1, 0)]
+
+
+def test_worker_that_exits_while_starting_is_one_error_and_leaves_nothing(started, monkeypatch):
+    class Exits(workers._Member):
+        def __init__(self):
+            os._exit(3)
+
+    monkeypatch.setattr(workers, "_Member", Exits)
+    workers._connect()
+    while workers._POOL:  # those that are kept would be used instead
+        workers._end(*workers._POOL.popitem()[1])
+    assert until(lambda: available() == workers._cores())
+    with pytest.raises(ServiceError, match=r"one of 1 Ray workers did not start, after \d+ s: "):
+        run_on_workers(rank_of, {}, workers=1, restarts=2)
+    assert until(lambda: available() == workers._cores()), "the place of the dead worker is still taken"
 
 
 def test_more_workers_than_cores_are_refused(started, arguments, tmp_path):
