@@ -258,7 +258,8 @@ def describe(
         f"Weights of experts chosen on validation, among {', '.join(params.combine)}: {rules}. "
         "A choice that finds no slot is dropped, a slot that no token takes is padded; shares are of the second half "
         "of the first seed's training. bytes_sent is what all workers together send each other in a training step, "
-        "forward and backward, without the gradients of shared weights; flops_a_step is theirs together too. The paper reports 4.7 points of accuracy over the plain top-1 router, with "
+        "forward and backward, without the gradients of shared weights; flops_a_step is theirs together too. The paper "
+        "reports 4.7 points of accuracy over the plain top-1 router, with "
         "Llama 2 7B; here bits per byte are compared.",
         "With a capacity, who keeps a slot and who fills one is decided over the whole batch, so that a position's "
         "logits depend on the other tokens of its batch, later ones too. Bits per byte of variants with a capacity "
