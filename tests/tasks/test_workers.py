@@ -138,7 +138,7 @@ def test_worker_that_exits_while_starting_is_one_error_and_leaves_nothing(starte
         workers._end(*workers._POOL.popitem()[1])
     assert until(lambda: available() == workers._cores())
     with pytest.raises(ServiceError, match=r"one of 1 Ray workers did not start, after \d+ s: "):
-        run_on_workers(rank_of, {}, workers=1, restarts=2)
+        run_on_workers(train_worker, {}, workers=1, restarts=2)
     assert until(lambda: available() == workers._cores()), "the place of the dead worker is still taken"
 
 
