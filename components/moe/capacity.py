@@ -48,8 +48,18 @@ def fill_slots(scores: Tensor, choices: Tensor, capacity: int, *, fill: bool, ke
     else:
         priority = scores
     others = scores if fill else torch.full_like(scores, -1.0)
-    keys = torch.where(chosen & (scores >= 0), priority + 2, others)
+    keys = torch.where(chosen & (scores >= 0), _above_all(priority), others)
     return assign_slots(keys.t().contiguous(), capacity)
+
+
+def _above_all(priority: Tensor) -> Tensor:
+    """Values in [0, 1.5) -> values above 1.5 in the same order, without rounding: adding a number loses near-ties.
+
+    Bit patterns of floats that are not negative are ordered like their values, so the pattern of 1.5 is added.
+    """
+    bits = {torch.float32: torch.int32, torch.float64: torch.int64}[priority.dtype]
+    start = torch.tensor(1.5, dtype=priority.dtype, device=priority.device).view(bits)
+    return ((priority + 0.0).view(bits) + start).view(priority.dtype)
 
 
 def holds(slots: Tensor, tokens: int) -> Tensor:

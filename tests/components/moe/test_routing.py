@@ -34,6 +34,18 @@ def test_an_expert_keeps_the_best_of_those_that_chose_it():
     assert fill_slots(SCORES, choices, 2, fill=False).tolist() == [[0, 2], [3, -1], [-1, -1]]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kernels", ["reference", "triton"])
+def test_near_ties_go_to_the_higher_score(monkeypatch, kernels, dtype):
+    monkeypatch.setenv("PAPERFLOWS_KERNELS", kernels)
+    low = torch.tensor(0.51, dtype=dtype)
+    high = torch.nextafter(low, torch.ones((), dtype=dtype))  # added to 2 they are equal, and the first would win
+    for a in (low, low * 0, 1 - (high - low)):
+        first = torch.stack([a, torch.nextafter(a, torch.full((), 2.0, dtype=dtype))])
+        scores = torch.stack([first, torch.zeros(2, dtype=dtype)], dim=1)
+        assert fill_slots(scores, torch.zeros(2, 1, dtype=torch.int64), 1, fill=True).tolist() == [[1], [0]]
+
+
 def test_or_the_first_in_the_batch():
     choices = top_choices(SCORES, 1)
     assert fill_slots(SCORES, choices, 2, fill=False, keep="position").tolist() == [[0, 1], [3, -1], [-1, -1]]
