@@ -54,7 +54,8 @@ def test_batches_mix_the_corpora_on_every_worker(data, monkeypatch):
     monkeypatch.setattr(worker, "next_token_loss", seen)
     both(tiny_decoder(**DECODER), data)
     assert len(batches) == 8
-    assert sum(len(batch) > 1 for batch in batches) >= 4
+    # one corpus after the other would leave one mixed batch to each worker
+    assert sum(len(batch) > 1 for batch in batches) > 2
     assert all(set.union(*part) == {"test.a", "test.b", "test.c.d"} for part in (batches[:4], batches[4:]))
 
 
