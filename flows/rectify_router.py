@@ -7,7 +7,7 @@ from the same start, on the same passages, and compared in bits per byte and in 
 """
 
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from prefect import flow
 from pydantic import Field, model_validator
@@ -63,8 +63,8 @@ class RectifyRouter(FlowParameters):
     workers: int = Field(ge=1, le=1024, description="Ray workers that share the experts, one core or GPU each")
     experts: int = Field(ge=2, le=1024, description="Experts of a layer, on all workers together")
     capacity_factor: float = Field(gt=0, le=16, description="Slots of an expert as a multiple of an even share")
-    combine: tuple[str, ...] = Field(
-        min_length=1, description="score, normalised, straight_through; validation chooses, with the first seed"
+    combine: tuple[Literal["score", "normalised", "straight_through"], ...] = Field(
+        min_length=1, description="Weights of a token's experts; validation chooses, with the first seed"
     )
     variants: tuple[str, ...] = Field(min_length=2, description="Ways of routing to compare; names of VARIANTS")
     timing_repeats: int = Field(ge=3, description="Timed training steps of each variant, in turns")
@@ -122,7 +122,7 @@ def rectify_router(params: RectifyRouter) -> dict[str, Any]:
         times = time_moe(
             variants, {name: bare(by_seed[0]) for name, by_seed in models.items()}, passages,
             start_of(params, passages), params.workers, params.training.batch_size, params.timing_repeats,
-            params.seeds[0],
+            params.seeds[0], params.device,
         )  # fmt: skip
         found.claims = [judge_claim(c, params.resamples) for c in claims_of(models, times, [c.name for c in corpora])]
         found.datasets = {data["name"]: data["content"] for data in loaded.values()}
@@ -144,7 +144,7 @@ def train(params: RectifyRouter, name: str, variant: Variant, passages: Any, see
     t = params.training
     return train_moe.submit(
         name, variant, passages, start_of(params, passages), params.workers, t.steps, t.batch_size, t.learning_rate,
-        t.balance, t.z, t.checkpoint_every, t.restarts, seed,
+        t.balance, t.z, t.checkpoint_every, t.restarts, seed, params.device,
     )  # fmt: skip
 
 
@@ -220,15 +220,15 @@ def describe(
         for share in waste:
             if f"routing.{share}" in first[0]:
                 found.metrics[f"{share}.{name}"] = fmean([point[f"routing.{share}"] for point in late])
-        loss = [(p["step"], fmean([m["history"][i]["loss"] for m in by_seed])) for i, p in enumerate(first)]
+        loss = [(p["step"], fmean([m["history"][i]["nats"] for m in by_seed])) for i, p in enumerate(first)]
         curves["step"][name] = loss
         curves["seconds"][name] = [(step * times["seconds"][name], value) for step, value in loss]
         curves["flops"][name] = [(step * times["flops"][name] / 1e9, value) for step, value in loss]
     found.draw["loss_seconds.png"] = lambda path: plots.draw_lines(
-        curves["seconds"], path, xlabel="seconds of training", ylabel="training loss"
+        curves["seconds"], path, xlabel="steps, in seconds of a timed step", ylabel="nats a token, training batches"
     )
     found.draw["loss_flops.png"] = lambda path: plots.draw_lines(
-        curves["flops"], path, xlabel="billion floating-point operations", ylabel="training loss"
+        curves["flops"], path, xlabel="billion floating-point operations", ylabel="nats a token, training batches"
     )
     for share in ("dropped", "padded"):
         lines = {

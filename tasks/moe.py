@@ -67,6 +67,7 @@ def train_moe(
     checkpoint_every: int,
     restarts: int,
     seed: int,
+    device: str,
 ) -> MoEArtifact:
     """Train one variant with its experts spread over `workers` Ray workers; bits per byte of the held-out passages.
 
@@ -96,7 +97,9 @@ def train_moe(
                 report(step, total)
                 recorder.metrics(step, metrics)
 
-            parts = run_on_workers(train_worker, arguments, workers=workers, restarts=restarts, on_progress=on_progress)
+            parts = run_on_workers(
+                train_worker, arguments, workers=workers, restarts=restarts, device=device, on_progress=on_progress
+            )
         shutil.rmtree(checkpoints, ignore_errors=True)
         held_out = _in_order([part["test"]["bits"] for part in parts])
         save_file(held_out, folder / OUTPUTS)
@@ -126,7 +129,7 @@ def _in_order(parts: list[dict[str, dict[int, float]]]) -> dict[str, Any]:
 @cached_task(name="time_moe")
 def time_moe(
     variants: dict[str, Variant], trained: dict[str, Artifact], passages: PassagesArtifact, start: dict[str, Any],
-    workers: int, batch_size: int, repeats: int, seed: int,
+    workers: int, batch_size: int, repeats: int, seed: int, device: str,
 ) -> Times:  # fmt: skip
     """Seconds of a training step of each trained variant, all in turns on the same workers."""
     import numpy as np
@@ -141,8 +144,9 @@ def time_moe(
     }  # fmt: skip
     with progress("time the variants") as report:
         parts = run_on_workers(
-            time_worker, arguments, workers=workers, restarts=0, on_progress=lambda step, total, _: report(step, total)
-        )
+            time_worker, arguments, workers=workers, restarts=0, device=device,
+            on_progress=lambda step, total, _: report(step, total),
+        )  # fmt: skip
     seconds = {name: np.max([part["seconds"][name] for part in parts], axis=0) for name in variants}
     of = {}
     for name, repeated in seconds.items():

@@ -40,13 +40,14 @@ class _Member:
 
         return os.getpid()
 
-    def run(self, function: Callable[..., Any], arguments: dict[str, Any], rank: int, workers: int, url: str) -> Any:
-        """Join the others at `url` and call `function(group=…, on_step=…, **arguments)`."""
+    def run(
+        self, function: Callable[..., Any], arguments: dict[str, Any], rank: int, workers: int, url: str, cuda: bool
+    ) -> Any:
+        """Join the others at `url` and call `function(group=…, on_step=…, device=…, **arguments)`."""
         import torch
         import torch.distributed as dist
 
         self._last: tuple[int, int, dict[str, float]] | None = None
-        cuda = torch.cuda.is_available()
         if not cuda:
             torch.set_num_threads(max(1, _cores() // workers))
         dist.init_process_group(
@@ -72,19 +73,22 @@ def run_on_workers(
     *,
     workers: int,
     restarts: int,
+    device: str = "auto",
     on_progress: Progress | None = None,
     on_start: Callable[[list[int]], None] | None = None,
 ) -> list[Any]:
-    """Results of `function` on each of `workers` Ray actors, by rank; one GPU each where the cluster has them.
+    """Results of `function` on each of `workers` Ray actors, by rank.
 
     Args:
         function: importable; called with `group`, `on_step`, `device` and `arguments`, the same on every worker.
         restarts: how often all workers are started again after one died.
+        device: "cuda" gives each worker a GPU, "cpu" none, "auto" one where the cluster has as many.
         on_progress: called with what worker 0 reported, about once a second.
         on_start: called with the workers' process numbers.
 
     Raises:
-        ServiceError: the cluster has fewer cores than workers, a worker does not start, or one died too often.
+        ServiceError: the cluster has fewer cores (or, for "cuda", GPUs) than workers, a worker does not start, or one
+            died too often.
         Exception: what `function` raised.
     """
     import ray
@@ -93,7 +97,9 @@ def run_on_workers(
     have = ray.cluster_resources()
     if have.get("CPU", 0) < workers:
         raise ServiceError(f"workers: {workers} need a core each, the Ray cluster has {have.get('CPU', 0):g}")
-    gpus = 1 if have.get("GPU", 0) >= workers else 0
+    if device == "cuda" and have.get("GPU", 0) < workers:
+        raise ServiceError(f"device: {workers} workers need a GPU each, the Ray cluster has {have.get('GPU', 0):g}")
+    gpus = 1 if device != "cpu" and have.get("GPU", 0) >= workers else 0
     for attempt in range(restarts + 1):
         key = (workers, gpus)
         members, place = _POOL.pop(key) if key in _POOL else _start(workers, gpus)
@@ -101,7 +107,7 @@ def run_on_workers(
         try:
             if on_start:
                 on_start(ray.get([m.pid.remote() for m in members]))
-            results = _run(members, function, arguments, on_progress)
+            results = _run(members, function, arguments, bool(gpus), on_progress)
             keep = alone
             return results
         except ray.exceptions.RayActorError as error:
@@ -177,11 +183,13 @@ def _end(members: list[Any], place: Any) -> None:
     ray.util.remove_placement_group(place)
 
 
-def _run(members: list[Any], function: Any, arguments: dict[str, Any], on_progress: Progress | None) -> list[Any]:
+def _run(
+    members: list[Any], function: Any, arguments: dict[str, Any], cuda: bool, on_progress: Progress | None
+) -> list[Any]:
     import ray
 
     url = ray.get(members[0].address.remote())
-    refs = [m.run.remote(function, arguments, rank, len(members), url) for rank, m in enumerate(members)]
+    refs = [m.run.remote(function, arguments, rank, len(members), url, cuda) for rank, m in enumerate(members)]
     seen: Any = None
     failed: list[Exception] = []
     while not failed:

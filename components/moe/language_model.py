@@ -53,7 +53,15 @@ def replace_ffn(
                     else:
                         _normal(target, float(source.std()), [seed, depth, number, target.shape[0]])
         block.mlp = layer.to(dense.gate_proj.weight)
+    model.register_forward_pre_hook(_tell_padding, with_kwargs=True)
     return model
+
+
+def _tell_padding(model: nn.Module, _: Any, inputs: dict[str, Any]) -> None:
+    """transformers calls feed-forward layers with states alone: tell them which tokens are padding."""
+    mask = inputs.get("attention_mask")
+    for layer in moe_layers(model):
+        layer.padding = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
 
 
 def moe_layers(model: nn.Module) -> list[MoELayer]:
@@ -67,13 +75,17 @@ def next_token_loss(model: nn.Module, ids: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(len(ids), -1)
 
 
-def objective(model: nn.Module, ids: Tensor, *, balance: float, z: float) -> Tensor:
-    """Training loss: mean next-token loss, plus `balance` and `z` times the layers' mean routing losses."""
+def objective(model: nn.Module, ids: Tensor, *, balance: float, z: float) -> tuple[Tensor, Tensor]:
+    """Training loss and its first term, the mean next-token loss.
+
+    The others are `balance` and `z` times the layers' mean routing losses, so that losses of a dense model and of a
+    mixture are not comparable, and first terms are.
+    """
     loss = next_token_loss(model, ids).mean()
     records = [layer.record for layer in moe_layers(model) if layer.record is not None]
     if not records:
-        return loss
-    return loss + sum(balance * r.balance + z * r.z for r in records) / len(records)
+        return loss, loss
+    return loss + sum(balance * r.balance + z * r.z for r in records) / len(records), loss
 
 
 def routing_metrics(model: nn.Module) -> Iterator[tuple[str, float]]:

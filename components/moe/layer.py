@@ -52,8 +52,9 @@ class Record:
 class MoELayer(nn.Module):
     """A feed-forward layer of E experts, of which each token uses those its router chooses.
 
-    Dropped choices skip the layer, as in Switch, unless `rectify` gives them another expert. With a process group the
-    experts are spread over its workers and everything else is repeated on each.
+    Dropped choices skip the layer, as in Switch, unless `rectify` says otherwise: "intra" hands them to the best
+    expert of the token's own worker beyond its capacity, which can be the one that dropped them. With a process group
+    the experts are spread over its workers and everything else is repeated on each.
 
     Args:
         width: d.
@@ -95,9 +96,12 @@ class MoELayer(nn.Module):
         self.score = nn.Linear(width, experts, bias=False)
         self.experts = Experts(here, width, hidden)
         self.record: Record | None = None
+        self.padding: Tensor | None = None  # (B, past + T) false for padding, of the model around it
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(…, d) tokens, and (…) true for real ones -> (…, d); what happened is in `self.record`."""
+        if mask is None and self.padding is not None:
+            mask = self.padding[:, -x.shape[-2] :]
         flat = x.reshape(-1, x.shape[-1])
         logits = self._logits(flat)
         scores = logits.softmax(-1)

@@ -5,7 +5,7 @@ B texts of all workers in a step, T tokens a text, P texts of a split.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -82,9 +82,9 @@ def train_worker(
     """Train this worker's share of the model and score it on its share of the held-out texts.
 
     Returns:
-        `history` of the training, `resumed_from` (the step of the checkpoint it went on from, 0 without one), and for
-        each held-out split what `score_split` finds of this worker's texts. The shard of the model is saved as
-        `output`/worker-<rank>.safetensors.
+        `history` of the training (`nats`: the mean next-token loss of all workers), `resumed_from` (the step of the
+        checkpoint it went on from, 0 without one), and for each held-out split what `score_split` finds of this
+        worker's texts. The shard of the model is saved as `output`/worker-<rank>.safetensors.
     """
     rank, workers = dist.get_rank(group), dist.get_world_size(group)
     data = load_file(passages / PASSAGES)
@@ -97,14 +97,21 @@ def train_worker(
         return {"tokens": texts[torch.from_numpy(mine)].long(), "ids": mine.tolist()}
 
     shards = ShardedCheckpoints(checkpoints, group=group)
+    said: dict[str, float] = {}
+
+    def loss_fn(m: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        whole, nats = objective(m, batch["tokens"], balance=balance, z=z)
+        said["nats"] = float(nats.detach())
+        return whole
+
     done = train(
         model=model,
         batch_at=batch_at,
-        loss_fn=lambda m, batch: objective(m, batch["tokens"], balance=balance, z=z),
+        loss_fn=loss_fn,
         steps=steps,
         learning_rate=learning_rate,
         seed=seed,
-        measure=lambda m: over_workers(dict(routing_metrics(m)), group, add=["routing.bytes_sent"]),
+        measure=lambda m: over_workers({**said, **dict(routing_metrics(m))}, group, add=["routing.bytes_sent"]),
         reduce_gradients=reduce_gradients(model, group),
         checkpoints=shards,
         checkpoint_every=checkpoint_every,
@@ -198,7 +205,7 @@ def time_worker(
         for name, model in models.items():
             dist.barrier(group=group)
             began = time.perf_counter()
-            objective(model, ids, balance=0.01, z=0.0).backward()
+            objective(model, ids, balance=0.01, z=0.0)[0].backward()
             reducers[name](list(model.parameters()))
             optimizers[name].step()
             optimizers[name].zero_grad()
@@ -226,9 +233,3 @@ def forward_flops(model: nn.Module, ids: torch.Tensor) -> float:
             assert layer.record is not None
             total += layer.experts.flops(layer.record.rows)
     return float(total)
-
-
-def load_heat(history: Sequence[Mapping[str, float]], layer: int, experts: int) -> list[list[float]]:
-    """Share of the rows that each expert of a layer computed, by reported step."""
-    rows = [[point[f"load.layer{layer}.expert{e}"] for e in range(experts)] for point in history]
-    return [[value / max(1.0, sum(row)) for value in row] for row in rows]

@@ -39,12 +39,25 @@ def test_outputs_and_gradients(monkeypatch, implementation, case):
 def test_half_precision(monkeypatch, implementation, dtype):
     monkeypatch.setenv("PAPERFLOWS_KERNELS", implementation)
     counts = torch.tensor([3, 0, 20])
-    rows, weight = torch.randn(23, 32, dtype=dtype), torch.randn(3, 32, 48, dtype=dtype)
+    rows, weight = torch.randn(23, 32).to(dtype).requires_grad_(), torch.randn(3, 32, 48).to(dtype).requires_grad_()
+    pull = torch.randn(23, 48).to(dtype)
     found = grouped_gemm(rows, weight, counts)
+    (found * pull).sum().backward()
+    exact = [value.detach().float().requires_grad_() for value in (rows, weight)]
     group = torch.repeat_interleave(torch.arange(3), counts)
-    wanted = torch.einsum("mk,mkn->mn", rows.float(), weight.float()[group])
-    assert found.dtype == dtype
+    wanted = torch.einsum("mk,mkn->mn", exact[0], exact[1][group])
+    (wanted * pull.float()).sum().backward()
+    assert found.dtype == rows.grad.dtype == weight.grad.dtype == dtype
     torch.testing.assert_close(found.float(), wanted, rtol=2e-2, atol=6e-2)
+    for ours, theirs in zip((rows.grad, weight.grad), exact, strict=True):
+        torch.testing.assert_close(ours.float(), theirs.grad, rtol=2e-2, atol=6e-2)
+
+
+def test_float64_is_exact_whatever_is_chosen(monkeypatch):
+    monkeypatch.setenv("PAPERFLOWS_KERNELS", "triton")
+    rows, weight, counts = torch.randn(9, 8).double(), torch.randn(2, 8, 5).double(), torch.tensor([4, 5])
+    wanted = torch.cat([rows[:4] @ weight[0], rows[4:] @ weight[1]])
+    torch.testing.assert_close(grouped_gemm(rows, weight, counts), wanted, atol=1e-14, rtol=0)
 
 
 def test_mismatch_is_refused():

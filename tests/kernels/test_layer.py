@@ -52,7 +52,7 @@ def test_a_short_training_ends_at_the_same_loss(monkeypatch):
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         found = []
         for _ in range(5):
-            loss = objective(model, ids, balance=0.01, z=0.001)
+            loss, _ = objective(model, ids, balance=0.01, z=0.001)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -51,10 +51,16 @@ def test_outputs_and_gradients(monkeypatch, implementation, case):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(monkeypatch, implementation, dtype):
     monkeypatch.setenv("PAPERFLOWS_KERNELS", implementation)
-    x, token = torch.randn(6, 40, dtype=dtype), torch.tensor([5, -1, 0, 0, 3])
-    gate = torch.rand(5)
+    x, token = torch.randn(6, 40).to(dtype).requires_grad_(), torch.tensor([5, -1, 0, 0, 3])
+    gate, pull = torch.rand(5).requires_grad_(), torch.randn(6, 40)
     rows = gather_rows(x, token)
     assert rows.dtype == dtype
     assert rows.equal(torch.stack([x[5], torch.zeros(40, dtype=dtype), x[0], x[0], x[3]]))
-    wanted = loops(x.float(), token, gate)[1]
-    torch.testing.assert_close(combine_rows(rows, token, gate, 6).float(), wanted, rtol=2e-2, atol=2e-2)
+    found = combine_rows(rows, token, gate, 6)
+    (found.float() * pull).sum().backward()
+    exact = [value.detach().float().requires_grad_() for value in (x, gate)]
+    wanted = loops(exact[0], token, exact[1])[1]
+    (wanted * pull).sum().backward()
+    torch.testing.assert_close(found.float(), wanted, rtol=2e-2, atol=2e-2)
+    for ours, theirs in zip((x.grad, gate.grad), exact, strict=True):
+        torch.testing.assert_close(ours.float(), theirs.grad, rtol=3e-2, atol=6e-2)

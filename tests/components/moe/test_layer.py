@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from paperflows.components.errors import InputError
 from paperflows.components.models.tiny_decoder import tiny_decoder
-from paperflows.components.moe.language_model import next_token_loss, objective, replace_ffn
+from paperflows.components.moe.language_model import moe_layers, next_token_loss, objective, replace_ffn
 from paperflows.components.moe.layer import MoELayer, Router
 from paperflows.components.moe.routing import gates
 from paperflows.components.moe.worker import forward_flops
@@ -94,10 +94,13 @@ def test_copied_experts_start_as_the_dense_model():
 def test_routing_losses_enter_the_objective():
     model = replace_ffn(tiny_decoder(**DECODER), experts=4, router=Router())
     ids = torch.randint(0, 64, (3, 20))
-    plain = objective(model, ids, balance=0.0, z=0.0)
+    plain, nats = objective(model, ids, balance=0.0, z=0.0)
+    assert plain.equal(nats)
     records = [m.record for m in model.modules() if isinstance(m, MoELayer)]
     wanted = plain + sum(0.5 * r.balance + 0.25 * r.z for r in records) / 2
-    torch.testing.assert_close(objective(model, ids, balance=0.5, z=0.25), wanted)
+    whole, first = objective(model, ids, balance=0.5, z=0.25)
+    torch.testing.assert_close(whole, wanted)
+    torch.testing.assert_close(first, nats)
 
 
 def test_flops_of_a_dropless_top_1_model_are_those_of_the_dense_one_and_the_router():
@@ -118,3 +121,20 @@ def test_bad_settings_are_refused():
         MoELayer(**sizes, rectify=("inter",))
     with pytest.raises(InputError, match="no feed-forward layers"):
         replace_ffn(torch.nn.Linear(2, 2), experts=2, router=Router())
+
+
+@pytest.mark.parametrize("rectify", [(), ("intra", "fill")])
+def test_padding_takes_no_slot_and_counts_in_no_loss(rectify):
+    dense = tiny_decoder(vocabulary=40, width=16, layers=2, heads=2, hidden=24, positions=32, seed=0)
+    model = replace_ffn(dense, experts=4, router=Router(), rectify=rectify).eval()
+    ids = torch.randint(0, 40, (1, 11), generator=torch.Generator().manual_seed(2))
+    padded, mask = torch.cat([ids, torch.zeros(1, 9, dtype=torch.long)], 1), (torch.arange(20) < 11).long()[None]
+    with torch.no_grad():
+        alone = model(input_ids=ids).logits
+        records = [layer.record for layer in moe_layers(model)]
+        among = model(input_ids=padded, attention_mask=mask).logits[:, :11]
+    torch.testing.assert_close(among, alone, atol=1e-5, rtol=0)
+    for before, layer in zip(records, moe_layers(model), strict=True):
+        assert before.plan.load().equal(layer.record.plan.load())
+        torch.testing.assert_close(before.balance, layer.record.balance)
+        torch.testing.assert_close(before.z, layer.record.z)
