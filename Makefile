@@ -26,7 +26,7 @@ run: $(STAMP) ## install, run CLAIF offline on the built-in corpora, print its v
 
 test: $(VENV)/.installed-dev ## install with test tools, check style, types and layers, run all tests
 	$(MAKE) --no-print-directory lint
-	pytest -n 3 --durations 30
+	pytest -n 2 --durations 30
 
 lint: $(VENV)/.installed-dev ## style, types, layers, spelling, generated files
 	ruff check . && ruff format --check .
