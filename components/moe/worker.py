@@ -99,7 +99,7 @@ def train_worker(
     shards = ShardedCheckpoints(checkpoints, group=group)
     said: dict[str, float] = {}
 
-    def loss_fn(m: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+    def loss_fn(m: nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
         whole, nats = objective(m, batch["tokens"], balance=balance, z=z)
         said["nats"] = float(nats.detach())
         return whole
