@@ -14,10 +14,12 @@ from torch import Tensor
 
 from paperflows.components.moe.layer import MoELayer, Router
 
-CPU = {"8 experts of 1,024": {"tokens": 4096, "width": 512, "hidden": 1024, "experts": 8, "k": 1}}
+# experts whose scores vary up to `spread` times as much are chosen more often: at 4 a fifth is dropped, as in training
+_SMALL = {"tokens": 4096, "width": 512, "hidden": 1024, "experts": 8, "k": 1}
+CPU = {"8 experts of 1,024, even": {**_SMALL, "spread": 1.0}, "8 experts of 1,024, uneven": {**_SMALL, "spread": 4.0}}
 CUDA = {
-    "8 experts of 11,008": {"tokens": 16384, "width": 4096, "hidden": 11008, "experts": 8, "k": 1},
-    "64 experts of 1,408": {"tokens": 16384, "width": 4096, "hidden": 1408, "experts": 64, "k": 6},
+    "8 experts of 11,008": {"tokens": 16384, "width": 4096, "hidden": 11008, "experts": 8, "k": 1, "spread": 4.0},
+    "64 experts of 1,408": {"tokens": 16384, "width": 4096, "hidden": 1408, "experts": 64, "k": 6, "spread": 4.0},
 }
 
 
@@ -43,7 +45,16 @@ def figures() -> list[dict[str, Any]]:
 
 
 def one(
-    name: str, *, tokens: int, width: int, hidden: int, experts: int, k: int, device: str, dtype: torch.dtype
+    name: str,
+    *,
+    tokens: int,
+    width: int,
+    hidden: int,
+    experts: int,
+    k: int,
+    spread: float,
+    device: str,
+    dtype: torch.dtype,
 ) -> list[dict[str, Any]]:
     """Figures of one size."""
     torch.manual_seed(0)
@@ -53,6 +64,8 @@ def one(
     for kind, rectify in kinds.items():
         torch.manual_seed(1)
         made = MoELayer(width=width, hidden=hidden, experts=experts, router=Router(k=k), rectify=rectify)
+        with torch.no_grad():
+            made.score.weight.mul_(torch.linspace(spread**-0.5, spread**0.5, experts)[:, None])
         layers[kind] = made.to(device, dtype)
     gate_up = torch.randn(width, 2 * hidden, device=device, dtype=dtype).mul_(width**-0.5).requires_grad_()
     down = torch.randn(hidden, width, device=device, dtype=dtype).mul_(hidden**-0.5).requires_grad_()
@@ -113,7 +126,7 @@ def one(
 
 
 def peers(x: Tensor, layer: MoELayer, k: int, timed: Any) -> dict[str, Callable[[], Any]]:
-    """transformers' experts by grouped matrix products (its Mixtral layer), with our layer's routing."""
+    """transformers' experts by grouped matrix products (its Mixtral layer), for our router's choices: none dropped."""
     from transformers import MixtralConfig
     from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
