@@ -179,7 +179,8 @@ def plm_scores(params: MetricBias, pairs: Any, scored: Any, sentences: Any) -> d
 
 
 def debiased_scores(params: MetricBias, pairs: Any, scored: Any, sentences: Any, seed: int) -> dict[str, Any]:
-    """BERTScore with adapters: `all` has seen words of every attribute, `held_out` none of the attribute it scores.
+    """BERTScore with adapters: for `all` words of every attribute's list were exchanged in training, for `held_out`
+    none of the list of the attribute that it scores.
 
     `human` holds, for each group of held-out attributes, what its adapters give the pairs with human scores.
     """

@@ -60,7 +60,7 @@ def induce_trees(
 
 @cached_task(name="control_trees", task_run_name="control_trees-{kind}")
 def control_trees(sentences: Artifact, kind: str, seed: int) -> Artifact:
-    """Trees that know nothing: "left_chain", "right_chain" or "random"."""
+    """Trees that know nothing: "left_chain" or "random"."""
     import numpy as np
 
     from paperflows.components.data.jsonl import write_jsonl
@@ -68,11 +68,7 @@ def control_trees(sentences: Artifact, kind: str, seed: int) -> Artifact:
 
     random = np.random.default_rng(seed)
     lengths = [len(row["words"]) for row in read_rows(open_artifact(sentences) / "sentences.jsonl")]
-    make = {
-        "left_chain": lambda n: chain(n, left=True),
-        "right_chain": lambda n: chain(n, left=False),
-        "random": lambda n: random_tree(n, random),
-    }[kind]
+    make = {"left_chain": chain, "random": lambda n: random_tree(n, random)}[kind]
     with new_artifact() as (folder, artifact):
         write_jsonl(folder / "trees.jsonl", [{"heads": make(n).tolist()} for n in lengths])
     return artifact

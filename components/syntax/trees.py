@@ -133,9 +133,9 @@ def eisner(scores: Scores, root: int | Scores) -> Heads:
     return heads
 
 
-def chain(n: int, *, left: bool) -> Heads:
-    """Every word hangs on its left neighbour (`left`), or on its right one."""
-    return np.arange(-1, n - 1) if left else np.append(np.arange(1, n), ROOT)
+def chain(n: int) -> Heads:
+    """Every word hangs on its left neighbour; undirected, a chain to the right is the same tree."""
+    return np.arange(-1, n - 1)
 
 
 def random_tree(n: int, random: np.random.Generator) -> Heads:

@@ -43,12 +43,11 @@ def test_metric_bias(connected):
 def test_absa_trees(connected):
     report, folder = report_of(connected, connected.run("run", "absa_trees", "--profile", "smoke"))
     metrics = report["metrics"]
-    assert metrics["world_reviews.neighbours.left_chain"] == 1.0 == metrics["world_reviews.neighbours.right_chain"]
+    assert metrics["world_reviews.neighbours.left_chain"] == 1.0
     assert metrics["world_reviews.neighbours.random"] < 0.9
-    for kind in ("finetuned", "pretrained", "parser", "left_chain", "right_chain", "random"):
+    for kind in ("finetuned", "pretrained", "parser", "left_chain", "random"):
         assert metrics[f"world_reviews.asd.{kind}"] >= 1 and 0 <= metrics[f"world_reviews.f1.words.asgcn.{kind}"] <= 1
-    assert metrics["world_reviews.asd.left_chain"] == metrics["world_reviews.asd.right_chain"]
-    assert metrics["treebank.uuas.left_chain"] == metrics["treebank.uuas.right_chain"] > 0.3
+    assert metrics["treebank.uuas.left_chain"] > 0.3
     assert {"states.mlp", "states.asgcn.random", "words.mlp"} <= {n.partition(".f1.")[2] for n in metrics}
     claims = {claim["id"]: claim for claim in report["claims"]}
     assert claims["mlp_tied_with_asgcn"]["seeds"] == 2 and claims["finetuned_nearer_than_left_chain"]["n"] > 0

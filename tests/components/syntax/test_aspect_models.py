@@ -21,7 +21,7 @@ def test_models_read_the_tree_and_ignore_padding(name, recurrent):
     aspect = torch.tensor([[False, True, False, False, False]])
     mask = torch.ones(1, n, dtype=torch.bool)
     star = torch.from_numpy(distances(np.array([1, -1, 1, 1, 1])))[None]
-    line = torch.from_numpy(distances(chain(5, left=True)))[None]
+    line = torch.from_numpy(distances(chain(5)))[None]
     one, other = model(states, mask, aspect, star), model(states, mask, aspect, line)
     assert torch.allclose(one, other) == (name == "mlp"), "only the MLP reads no tree"
     padded = torch.cat([states, torch.randn(1, 3, 8)], 1)
@@ -73,7 +73,7 @@ def test_what_only_the_tree_tells_is_learnt_from_the_tree(name, recurrent):
 def test_proximity_worked_by_hand():
     aspect = torch.tensor([[False, True, True, False, False]])
     mask = torch.tensor([[True, True, True, True, False]])
-    steps = aspect_models.aspect_distance(torch.from_numpy(distances(chain(5, left=True)))[None], aspect)
+    steps = aspect_models.aspect_distance(torch.from_numpy(distances(chain(5)))[None], aspect)
     assert steps.tolist() == [[1, 0, 0, 1, 2]] == aspect_models.linear_steps(aspect).tolist()
     # two words are outside the aspect, each one step from it
     assert aspect_models.proximity(steps, mask, aspect).tolist() == [[0.5, 0, 0, 0.5, 0]]

