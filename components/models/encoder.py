@@ -1,6 +1,7 @@
 """Sentence encoders: a Hugging Face encoder and a pooling. Letters: N texts, B batch, T tokens, D width."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from paperflows.components.errors import InputError
 from paperflows.components.models.pretrained import load_pretrained, load_tokenizer, model_location
 from paperflows.components.training.batching import TokenTable, token_budget_batches
 
+log = logging.getLogger(__name__)
 Pooling = Literal["mean", "cls"]
 POOLING_FILE = "pooling.json"
 
@@ -118,16 +120,23 @@ def load_encoder(
 
 
 def _published_pooling(model: str, revision: str | None) -> Pooling | None:
-    """What a model made with sentence-transformers says; None where it says nothing."""
-    from transformers.utils import cached_file
+    """What a model made with sentence-transformers says; None where it says nothing, or cannot be asked (a warning)."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    found = cached_file(
-        model_location(model), "1_Pooling/config.json", revision=revision,
-        _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
-    )  # fmt: skip
-    if found is None:
+    place, name = model_location(model), "1_Pooling/config.json"
+    found = Path(place) / name
+    if not Path(place).is_dir():
+        try:
+            found = Path(hf_hub_download(place, name, revision=revision))
+        except LocalEntryNotFoundError:  # the weights were in the cache, and the hub is out of reach
+            log.warning("model %r: the hub cannot be asked how it pools; mean is assumed", model)
+            return None
+        except EntryNotFoundError:
+            return None
+    if not found.is_file():
         return None
-    modes = [name for name, used in json.loads(Path(found).read_text(encoding="utf-8")).items() if used is True]
+    modes = [name for name, used in json.loads(found.read_text(encoding="utf-8")).items() if used is True]
     known: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
     named = [mode for mode in modes if mode.startswith("pooling_mode_")]
     if len(named) != 1 or named[0] not in known:

@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoModelForMaskedLM
 from paperflows.components.annotation.writers import MLMWriter
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.components.models.causal_bert import causal_twin, token_losses
-from paperflows.components.models.encoder import SentenceEncoder, load_encoder
+from paperflows.components.models.encoder import SentenceEncoder, _published_pooling, load_encoder
 from paperflows.components.models.pretrained import load_pretrained, model_location
 from paperflows.components.models.tiny_bert import SPECIALS, mask_tokens, masked_lm_loss, tiny_bert, train_wordpiece
 from paperflows.tasks.store import folder_digest
@@ -82,6 +82,12 @@ def test_a_published_encoder_pools_as_its_makers_say(tmp_path, small):
     said.write_text('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}')
     with pytest.raises(InputError, match="pools by pooling_mode_cls_token, pooling_mode_mean_tokens"):
         load_encoder(str(tmp_path), device="cpu")
+
+
+def test_a_hub_out_of_reach_is_said_where_pooling_is_assumed(monkeypatch, caplog):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert _published_pooling("nobody/no-such-model", None) is None
+    assert "'nobody/no-such-model': the hub cannot be asked how it pools; mean is assumed" in caplog.text
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
