@@ -18,7 +18,7 @@ from paperflows.tasks import plots
 from paperflows.tasks.annotate import annotate_pairs, gold_pairs, harden_labels
 from paperflows.tasks.annotators import Annotator
 from paperflows.tasks.claims import Claim, PaperFigure, judge_claim
-from paperflows.tasks.data import collect_sentences, load_dataset
+from paperflows.tasks.data import collect_sentences, keep_first, load_dataset
 from paperflows.tasks.encoders import train_sentence_encoder
 from paperflows.tasks.masked_lm import fetch_masked_lm, train_masked_lm
 from paperflows.tasks.run import open_run
@@ -96,6 +96,7 @@ class Claif(FlowParameters):
     annotation: Annotation
     max_words: int = Field(ge=1, description="Longer unlabelled sentences are left out")
     max_sentences: int = Field(ge=1, description="Unlabelled sentences kept")
+    max_rows: int | None = Field(None, ge=1, description="Rows of a split validated or scored on at most; empty: all")
     transfer_limit: int = Field(ge=1, description="Training examples a transfer task may use")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")
 
@@ -137,14 +138,14 @@ def claif(params: Claif) -> dict[str, Any]:
         data = {"claif": pairs, "hard_labels": harden_labels(pairs, ai.hard_thresholds), "simcse": sentences}
         data |= {"simcse_nli": triplets, "clhaif": triplets, "supervised": gold_pairs(validation)}
 
-        students = train_students(params, start, data, validation)
+        most = params.max_rows
+        scored, shown, probed = [[keep_first(d, most) for d in some] for some in (similarity, [validation], transfer)]
+        students = train_students(params, start, data, *shown)
         encoders = {"untrained": [start] * len(params.seeds), **students}
-        scores = score_all(score_similarity, encoders, similarity, params)
-        accuracy = (
-            score_all(score_transfer, encoders, transfer, params, limit=params.transfer_limit) if transfer else {}
-        )
+        scores = score_all(score_similarity, encoders, scored, params)
+        accuracy = score_all(score_transfer, encoders, probed, params, limit=params.transfer_limit) if transfer else {}
 
-        gold = gold_similarity(similarity)
+        gold = gold_similarity(scored)
         claims = [judge_claim.submit(c, params.resamples) for c in claims_of(scores, gold, names.similarity)]
         found.claims = [claim.result() for claim in claims]
         every = [*unlabelled, *held_out, *transfer]

@@ -115,7 +115,7 @@ def near(name: str, known: Sequence[str]) -> str:
 
 def _section(path: Path, slug: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader) or {}
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except yaml.YAMLError as error:

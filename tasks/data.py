@@ -68,6 +68,23 @@ def _load_dataset(source: str, name: str, task_types: list[str], state: str) -> 
     )
 
 
+def keep_first(dataset: DatasetArtifact, rows: int | None) -> DatasetArtifact:
+    """The first `rows` rows of every split (the task `keep_first`), or all; the content hash stays the whole's."""
+    return dataset if rows is None else _keep_first(dataset, rows)
+
+
+@cached_task(name="keep_first", task_run_name="keep_first-{rows}")
+def _keep_first(dataset: DatasetArtifact, rows: int) -> DatasetArtifact:
+    from paperflows.components.data.jsonl import write_jsonl
+
+    kept = {split: some[:rows] for split, some in read_dataset(dataset).items()}
+    with new_artifact() as (folder, artifact):
+        for split, some in kept.items():
+            write_jsonl(folder / f"{split}.jsonl", some)
+    sizes = {split: len(some) for split, some in kept.items()}
+    return DatasetArtifact(**{**dataset, **artifact, "rows": sizes})
+
+
 def _state_of(source: str, name: str) -> str:
     """Names, sizes and times of a folder's files: when they are as before, the dataset is not read again."""
     folder = Path(source) / name

@@ -1,14 +1,17 @@
+import atexit
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +106,17 @@ def own_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(others)}
 
 
+@cache
+def empty_mlflow() -> Path:
+    """An MLflow database without a run: making its tables takes seconds, which each project would spend."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    folder = Path(tempfile.mkdtemp(prefix="mlflow"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    SqlAlchemyStore(f"sqlite:///{folder / 'mlflow.db'}", str(folder))
+    return folder / "mlflow.db"
+
+
 def copy_project(root: Path) -> Project:
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\n")
@@ -111,6 +125,7 @@ def copy_project(root: Path) -> Project:
         if source.is_file() and not name.startswith(("runs/", "reports/", "docs/results/", "dvc.lock")):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+    shutil.copyfile(empty_mlflow(), root / "mlflow.db")
     package = root / ".site" / "paperflows"
     package.mkdir(parents=True)
     for file in (root / "paperflows").iterdir():

@@ -1,7 +1,6 @@
 """Single sentences with a class: what they are about, or what a question asks for."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -93,7 +92,7 @@ def _questions(part: str, rng: Random) -> Iterator[tuple[str, str]]:
 def _scene_questions(scene: Scene, style: int) -> Iterator[tuple[str, str]]:
     verb = choose(VERBS[scene.action].forms, style, "action")
     rest = f"{verb[1]} {object_phrase(scene, style)}".strip()
-    one = replace(scene, count=1)
+    one = scene.but(count=1)
     who = f"the {agent_phrase(one, style, bare=True)}"
     person = scenes.noun(scene.agent).group == "person"
     outside = setting(scene, style)

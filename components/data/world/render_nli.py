@@ -26,14 +26,14 @@ def other_being(scene: Scene, rng: Random) -> Scene | None:
     """Someone whom the agent cannot be at the same time."""
     if scenes.noun(scene.agent).group == "animal":
         return scenes.other_agent(scene, rng)
-    return replace(scene, agent=_SEX[scene.agent]) if scene.agent in _SEX else None
+    return scene.but(agent=_SEX[scene.agent]) if scene.agent in _SEX else None
 
 
 def trade(scene: Scene, rng: Random) -> Scene | None:
     """Someone whom the agent may well be."""
     if scene.agent not in ("man", "woman") or scene.agent_attribute in ("tall", "short"):
         return None
-    found = replace(scene, agent=rng.choice(_TRADES))
+    found = scene.but(agent=rng.choice(_TRADES))
     return found if found.object != found.agent else None
 
 
@@ -116,7 +116,7 @@ def nli_rows(part: str, premises: int) -> list[Row]:
 def _about_scene(scene: Scene, part: str, style: int, rng: Random) -> tuple[str, list[str]]:
     table = AFFIRMED
     if rng.random() < 0.2:
-        scene, table = replace(scene, count=1, negated=True), DENIED
+        scene, table = scene.but(count=1, negated=True), DENIED
     hypotheses = []
     for label in LABELS:
         for _ in range(30):
@@ -152,7 +152,7 @@ def _about_place(scene: Scene, style: int, rng: Random) -> tuple[str, list[str]]
         return sentence(scene, style), []
 
     def but_not(what: Scene, place: str) -> str:
-        said = sentence(replace(what, place="", time=""), rng.getrandbits(32)).removesuffix(".")
+        said = sentence(what.but(place="", time=""), rng.getrandbits(32)).removesuffix(".")
         return f"{said}, but not {choose(PLACES[place].forms, style, place)}."
 
     hypotheses = [but_not(scene, elsewhere.place), but_not(more, elsewhere.place), but_not(scene, scene.place)]

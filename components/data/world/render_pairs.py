@@ -1,7 +1,6 @@
 """Sentence pairs of known similarity, made by changing the meaning of one sentence step by step."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from random import Random
 from typing import Any, TypeAlias
 
@@ -42,6 +41,8 @@ STS_CHANGES: tuple[tuple[Change | None, int, float], ...] = (
     (scenes.unrelated, 10, 0.9),
 )
 _SHARE_OF_FACTS = 0.2
+# actions whose agent and object could change places
+_BETWEEN_EQUALS = tuple(verb.key for verb in VERBS.values() if set(verb.agents) & set(verb.objects))
 
 
 def say(meaning: Meaning, style: int) -> str:
@@ -109,12 +110,11 @@ def _related(part: str, rng: Random) -> Iterator[tuple[Meaning, Meaning, float]]
 
 def _swappable(part: str, rng: Random) -> Scene:
     """A scene in which agent and object could change places within the split."""
-    actions = tuple(verb.key for verb in VERBS.values() if set(verb.agents) & set(verb.objects))
     while True:
-        scene = scenes.draw(rng, actions, part=part)
-        swapped = scenes.swap_roles(replace(scene, count=1), rng)
+        scene = scenes.draw(rng, _BETWEEN_EQUALS, part=part)
+        swapped = scenes.swap_roles(scene.but(count=1), rng)
         if swapped and part_of(swapped.key) == part:
-            return replace(scene, count=1)
+            return scene.but(count=1)
 
 
 def _related_fact(fact: Fact, part: str, rng: Random) -> Fact:

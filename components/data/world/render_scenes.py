@@ -1,7 +1,5 @@
 """Scenes as English sentences. A style number fixes the sentence pattern and the synonym of every slot."""
 
-from dataclasses import replace
-
 from paperflows.components.data.world.hashing import choose, stable_number
 from paperflows.components.data.world.lexicon import ATTRIBUTES, PLACES, TIMES, VERBS
 from paperflows.components.data.world.scenes import Scene, noun
@@ -119,7 +117,7 @@ def _passive(scene: Scene, style: int) -> str:
 
 
 def _place_first(scene: Scene, style: int) -> str:
-    return f"{setting(scene, style).strip()}, {_active(replace(scene, place='', time=''), style)}"
+    return f"{setting(scene, style).strip()}, {_active(scene.but(place='', time=''), style)}"
 
 
 def _there_is(scene: Scene, style: int) -> str:

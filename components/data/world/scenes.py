@@ -1,7 +1,7 @@
 """Meaning of everyday scenes: a frame of slots, how to draw one, and how to change one slot of it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from random import Random
 from typing import Any
@@ -33,7 +33,11 @@ class Scene:
     @property
     def key(self) -> str:
         """Its core: scenes that share it never stand in different splits."""
-        return f"scene|{self.agent}|{self.action}|{self.object}"
+        return _core(self.agent, self.action, self.object)
+
+    def but(self, **changes: Any) -> "Scene":
+        """The same scene with other values in some slots."""
+        return Scene(**(vars(self) | changes))
 
 
 Change = Callable[[Scene, Random], Scene | None]
@@ -62,9 +66,16 @@ def _things(action: str) -> tuple[str, ...]:
     return tuple(noun.key for noun in NOUNS.values() if noun.group in groups) if groups else ("",)
 
 
+_ALL_NOUNS = NOUNS | {f"any {kind}": general for kind, general in GENERAL.items()}
+
+
 def noun(key: str) -> Noun:
     """The noun of a slot, also of "any person"."""
-    return GENERAL[key.removeprefix("any ")] if key.startswith("any ") else NOUNS[key]
+    return _ALL_NOUNS[key]
+
+
+def _core(agent: str, action: str, thing: str) -> str:
+    return f"scene|{agent}|{action}|{thing}"
 
 
 def draw(rng: Random, actions: tuple[str, ...] = tuple(VERBS), *, part: str = "") -> Scene:
@@ -72,7 +83,7 @@ def draw(rng: Random, actions: tuple[str, ...] = tuple(VERBS), *, part: str = ""
     while True:
         action = rng.choice(actions)
         agent, thing = rng.choice(_agents(action)), rng.choice(_things(action))
-        if agent != thing and (not part or part_of(Scene(agent, 1, action, thing).key) == part):
+        if agent != thing and (not part or part_of(_core(agent, action, thing)) == part):
             break
     scene = Scene(agent, rng.choices((1, 2, 3), (8, 2, 1))[0], action, thing)
     for slot, share in (("agent_attribute", 0.5), ("object_attribute", 0.4), ("place", 0.65), ("time", 0.25)):
@@ -103,18 +114,21 @@ def _attributes(scales: tuple[str, ...]) -> tuple[str, ...]:
 
 def emptied(scene: Scene, slot: str) -> Scene:
     """The scene with that optional slot left open."""
-    return _with(scene, slot, "")
+    return scene.but(**{slot: ""})
 
 
 def fill(scene: Scene, slot: str, rng: Random) -> Scene | None:
     """The scene with something else in an optional slot; of the same scale where the slot is taken."""
-    now = getattr(scene, slot)
-    words = choices(scene, slot)
+    words = _others(choices(scene, slot), slot, getattr(scene, slot))
+    return scene.but(**{slot: rng.choice(words)}) if words else None
+
+
+@cache
+def _others(words: tuple[str, ...], slot: str, now: str) -> tuple[str, ...]:
     table = {"place": PLACES, "time": TIMES}.get(slot, ATTRIBUTES)
     if now and slot != "place":
         words = tuple(word for word in words if table[word].group == table[now].group)
-    words = tuple(word for word in words if word != now)
-    return _with(scene, slot, rng.choice(words)) if words else None
+    return tuple(word for word in words if word != now)
 
 
 def other_place(scene: Scene, rng: Random) -> Scene | None:
@@ -135,13 +149,13 @@ def other_attribute(scene: Scene, rng: Random) -> Scene | None:
 
 def other_count(scene: Scene, rng: Random) -> Scene | None:
     """More or fewer of them."""
-    return replace(scene, count=rng.choice([n for n in (1, 2, 3) if n != scene.count]))
+    return scene.but(count=rng.choice([n for n in (1, 2, 3) if n != scene.count]))
 
 
 def drop(scene: Scene, rng: Random) -> Scene | None:
     """One optional slot left open."""
     slots = [slot for slot in ("agent_attribute", "object_attribute", "place", "time") if getattr(scene, slot)]
-    return _with(scene, rng.choice(slots), "") if slots else None
+    return scene.but(**{rng.choice(slots): ""}) if slots else None
 
 
 def add(scene: Scene, rng: Random) -> Scene | None:
@@ -152,34 +166,43 @@ def add(scene: Scene, rng: Random) -> Scene | None:
 
 def other_agent(scene: Scene, rng: Random) -> Scene | None:
     """A sibling does it, with the attributes it can have."""
-    return _settle(replace(scene, agent=_sibling(scene.agent, rng, scene.object)))
+    return _settle(scene.but(agent=_sibling(scene.agent, rng, scene.object)))
 
 
 def other_object(scene: Scene, rng: Random) -> Scene | None:
     """It is done to a sibling."""
-    return _settle(replace(scene, object=_sibling(scene.object, rng, scene.agent))) if scene.object else None
+    return _settle(scene.but(object=_sibling(scene.object, rng, scene.agent))) if scene.object else None
 
 
 def other_action(scene: Scene, rng: Random) -> Scene | None:
     """The same agent does something else of the same kind to the same thing."""
-    verb = VERBS[scene.action]
-    group = noun(scene.object).group if scene.object else ""
-    keys = [
+    keys = _near_actions(
+        scene.action,
+        noun(scene.agent).group,
+        noun(scene.object).group if scene.object else "",
+        PLACES[scene.place].group if scene.place else "",
+    )
+    return scene.but(action=rng.choice(keys)) if keys else None
+
+
+@cache
+def _near_actions(action: str, agents: str, objects: str, places: str) -> tuple[str, ...]:
+    """Other actions of such agents on such objects in such places; of the same kind where there are any."""
+    keys = tuple(
         other.key
         for other in VERBS.values()
-        if other.key != verb.key
-        and noun(scene.agent).group in other.agents
-        and (group in other.objects if group else not other.objects)
-        and (not scene.place or other.where in ("any", PLACES[scene.place].group))
-    ]
-    near = [key for key in keys if VERBS[key].group == verb.group] or keys
-    return replace(scene, action=rng.choice(near)) if near else None
+        if other.key != action
+        and agents in other.agents
+        and (objects in other.objects if objects else not other.objects)
+        and (not places or other.where in ("any", places))
+    )
+    return tuple(key for key in keys if VERBS[key].group == VERBS[action].group) or keys
 
 
 def opposite_action(scene: Scene, rng: Random) -> Scene | None:
     """What cannot be going on at the same time."""
     other = VERBS[scene.action].opposite
-    return replace(scene, action=other) if other else None
+    return scene.but(action=other) if other else None
 
 
 def swap_roles(scene: Scene, rng: Random) -> Scene | None:
@@ -187,8 +210,7 @@ def swap_roles(scene: Scene, rng: Random) -> Scene | None:
     verb = VERBS[scene.action]
     if not scene.object or noun(scene.object).group not in verb.agents or noun(scene.agent).group not in verb.objects:
         return None
-    return replace(
-        scene,
+    return scene.but(
         agent=scene.object,
         object=scene.agent,
         count=1,
@@ -199,21 +221,21 @@ def swap_roles(scene: Scene, rng: Random) -> Scene | None:
 
 def negate(scene: Scene, rng: Random) -> Scene | None:
     """The same, denied."""
-    return replace(scene, negated=not scene.negated)
+    return scene.but(negated=not scene.negated)
 
 
 def generalise(scene: Scene, rng: Random) -> Scene | None:
     """The agent or the object by its kind only."""
     slots = [slot for slot in ("agent", "object") if (key := getattr(scene, slot)) and noun(key).group in GENERAL]
     slot = rng.choice(slots)
-    return _settle(_with(scene, slot, f"any {noun(getattr(scene, slot)).group}"))
+    return _settle(scene.but(**{slot: f"any {noun(getattr(scene, slot)).group}"}))
 
 
 def unrelated(scene: Scene, rng: Random) -> Scene | None:
     """Another scene in the same place at the same time."""
     other = draw(rng)
     place = scene.place if scene.place in choices(other, "place") else other.place
-    return replace(other, place=place, time=scene.time)
+    return other.but(place=place, time=scene.time)
 
 
 def combine(*changes: Change) -> Change:
@@ -229,20 +251,20 @@ def combine(*changes: Change) -> Change:
 
 
 def _sibling(key: str, rng: Random, not_this: str) -> str:
+    return rng.choice(_siblings(key, not_this))
+
+
+@cache
+def _siblings(key: str, not_this: str) -> tuple[str, ...]:
     group = noun(key).group
-    return rng.choice([one.key for one in NOUNS.values() if one.group == group and one.key not in (key, not_this)])
-
-
-def _with(scene: Scene, slot: str, value: str) -> Scene:
-    change: dict[str, Any] = {slot: value}
-    return replace(scene, **change)
+    return tuple(one.key for one in NOUNS.values() if one.group == group and one.key not in (key, not_this))
 
 
 def _settle(scene: Scene) -> Scene:
     """Without attributes that the new noun cannot have."""
     for slot in ("agent_attribute", "object_attribute"):
         if getattr(scene, slot) and getattr(scene, slot) not in choices(scene, slot):
-            scene = _with(scene, slot, "")
+            scene = scene.but(**{slot: ""})
     return scene
 
 
