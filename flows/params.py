@@ -115,7 +115,7 @@ def near(name: str, known: Sequence[str]) -> str:
 
 def _section(path: Path, slug: str) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader) or {}
+        content = yaml.CSafeLoader(path.read_text(encoding="utf-8")).get_single_data() or {}
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except yaml.YAMLError as error:

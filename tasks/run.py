@@ -128,7 +128,7 @@ def open_run(slug: str, title: str, params: BaseModel) -> Iterator[Findings]:
 
 def reproducible_parameters(slug: str, kind: type[BaseModel], root: Path) -> dict[str, Any]:
     """The parameters that params.yaml gives to `slug`, as the flow would receive them."""
-    section = yaml.load((root / "params.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)[slug]
+    section = yaml.CSafeLoader((root / "params.yaml").read_text(encoding="utf-8")).get_single_data()[slug]
     return kind.model_validate(section).model_dump(mode="json")
 
 
