@@ -241,6 +241,7 @@ def describe(
     for name in scores:
         found.metrics |= {f"{name}.{key}": float(value) for key, value in aspects[name]["counts"].items()}
         found.metrics[f"{name}.finetuning.validation_f1"] = tuned[name]["score"]
+        found.metrics |= {f"{name}.{score}.end_to_end": value for score, value in tuned[name]["test"].items()}
         for kind, m in measured[name].items():
             found.metrics |= {f"{name}.{what}.{kind}": m[what] for what in ("asd", "asd_ratio", "neighbours")}
         for system, results in scores[name].items():
@@ -258,6 +259,8 @@ def describe(
         "GloVe; `words.mlp` is the same without a tree. `states`: all read the same frozen last states of one encoder "
         "a dataset, fine-tuned with an MLP on all training aspects. Classifiers are trained on the aspects whose "
         "sentences have trees; seeds differ in them only.",
+        "`end_to_end` is the pure encoder with its own MLP, trained once on all training aspects, on the same test "
+        "aspects.",
         "`changed_by_tree` is the share of a model's decisions on fine-tuned trees that another tree changes (on "
         "states: a random tree). States of an encoder that was fine-tuned on the aspect hold its sentiment at every "
         "word, so that there is little for a tree to change.",

@@ -67,6 +67,12 @@ def collect_aspects(dataset: DatasetArtifact, max_words: int, sentences: dict[st
     return AspectsArtifact(**artifact, name=dataset["name"], labels=labels, counts=counts)
 
 
+class AspectModel(ModelArtifact):
+    """A fine-tuned encoder in the form of transformers, and what its own MLP says of the test aspects with trees."""
+
+    test: dict[str, float]
+
+
 @cached_task(name="finetune_aspect_encoder", task_run_name="finetune-{aspects[name]}")
 def finetune_aspect_encoder(
     aspects: AspectsArtifact,
@@ -77,10 +83,12 @@ def finetune_aspect_encoder(
     evaluations: int,
     seed: int,
     device: str,
-) -> ModelArtifact:
+) -> AspectModel:
     """The pure encoder with an MLP, end to end on all training aspects; validation macro-F1 picks the weights."""
+    import numpy as np
     import torch
     import torch.nn.functional as F
+    from safetensors.numpy import load_file
 
     from paperflows.components.evaluation.bootstrap import macro_f1
     from paperflows.components.syntax.aspect_encoder import AspectEncoder, aspect_batches, load_aspect_encoder
@@ -93,7 +101,7 @@ def finetune_aspect_encoder(
     encoder = AspectEncoder(base, classes=len(aspects["labels"]))
     inputs, checks = encoder.inputs(train), encoder.inputs(held_out)
     gold = torch.tensor([aspects["labels"].index(r["label"]) for r in train])
-    wanted = torch.tensor([aspects["labels"].index(r["label"]) for r in held_out])
+    wanted = np.array([aspects["labels"].index(r["label"]) for r in held_out], dtype=np.float64)
     batches = Batches(batch_size=batch_size, seed=seed, lengths=inputs.lengths)
 
     def batch_at(step: int) -> dict[str, Any]:
@@ -103,13 +111,15 @@ def finetune_aspect_encoder(
     def loss_fn(trained: Any, batch: Any) -> Any:
         return F.cross_entropy(trained(batch["tokens"], batch["mask"], batch["aspect"]), batch["gold"])
 
+    def classes_of(trained: Any, asked: Any) -> Any:
+        guesses = np.zeros(len(asked.lengths))
+        for chosen in aspect_batches(asked):
+            batch = {k: v.to(next(trained.parameters()).device) for k, v in asked.pad(chosen).items()}
+            guesses[chosen] = trained(batch["tokens"], batch["mask"], batch["aspect"]).argmax(-1).cpu().numpy()
+        return guesses
+
     def evaluate(trained: Any) -> float:
-        guesses = torch.zeros(len(held_out))
-        for chosen in aspect_batches(checks):
-            batch = {k: v.to(next(trained.parameters()).device) for k, v in checks.pad(chosen).items()}
-            logits = trained(batch["tokens"], batch["mask"], batch["aspect"])
-            guesses[chosen] = logits.argmax(-1).float().cpu()
-        return float(macro_f1(wanted.double().numpy(), guesses.double().numpy()))
+        return float(macro_f1(wanted, classes_of(trained, checks)))
 
     settings = {"model": model, "steps": steps, "learning_rate": learning_rate, "seed": seed}
     name = f"finetune-{aspects['name']}"
@@ -117,9 +127,14 @@ def finetune_aspect_encoder(
         name, settings, encoder, batch_at, loss_fn, steps, learning_rate, seed, device,
         evaluate=evaluate, evaluate_every=max(1, steps // evaluations),
     )  # fmt: skip
+    asked = encoder.inputs([r for r in rows if r["split"] == "test" and r["sentence"] is not None])
+    with torch.inference_mode():
+        classes = classes_of(encoder.eval(), asked)
+    right = load_file(open_artifact(aspects) / GOLD)[aspects["name"]]
     with new_artifact() as (folder, artifact):
         encoder.cpu().save(folder)
-    return ModelArtifact(**artifact, name=name, score=done.best_score, history=done.history)
+    test = {"f1": float(macro_f1(right, classes)), "accuracy": float((right == classes).mean())}
+    return AspectModel(**artifact, name=name, score=done.best_score, history=done.history, test=test)
 
 
 class TreeMeasures(Artifact):

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from ..components.llm.conftest import FaultServer, status
+from ..conftest import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -48,6 +49,7 @@ def test_absa_trees(connected):
     for kind in ("finetuned", "pretrained", "parser", "left_chain", "random"):
         assert metrics[f"world_reviews.asd.{kind}"] >= 1 and 0 <= metrics[f"world_reviews.f1.words.asgcn.{kind}"] <= 1
     assert metrics["treebank.uuas.left_chain"] > 0.3
+    assert 0 <= metrics["world_reviews.f1.end_to_end"] <= 1 and 0 < metrics["world_reviews.accuracy.end_to_end"] <= 1
     assert {"states.mlp", "states.asgcn.random", "words.mlp"} <= {n.partition(".f1.")[2] for n in metrics}
     claims = {claim["id"]: claim for claim in report["claims"]}
     assert claims["mlp_tied_with_asgcn"]["seeds"] == 2 and claims["finetuned_nearer_than_left_chain"]["n"] > 0
@@ -73,6 +75,7 @@ def test_flames_over_http_resumes_after_a_kill_and_people_overrule(connected):
         process.stdout.close()
         process.stderr.close()
         server.delay = 0.0
+        wait_until(lambda: server.flying == 0, 10)  # answers to the killed run take nothing from the script
         server.script = [status(400)] * 12  # more than a twentieth: the task is tried again, and asks for these alone
         report, folder = report_of(project, project.run(*command, OPENAI_API_KEY="planted-key"))
     finally:
