@@ -18,6 +18,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from . import warm
+
 # Triton reads this when it is first imported, which other libraries do too: kernels run on the CPU, interpreted
 os.environ.setdefault("TRITON_INTERPRET", "1")
 # two test processes on two cores: a thread each, or the threads of one wait for the other's
@@ -51,7 +53,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @dataclass
 class Project:
-    """A copy of the repository whose code runs from the copy; every command starts a real process."""
+    """A copy of the repository whose code runs from the copy; every command is a process of its own."""
 
     root: Path
     environment: dict[str, str]
@@ -69,9 +71,7 @@ class Project:
         )
 
     def run(self, *arguments: str, timeout: float = 280, **more: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments, **more)
-        out, error = process.communicate(timeout=timeout)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+        return warm.run(list(arguments), root=self.root, environment={**self.environment, **more}, timeout=timeout)
 
     def make_laptop_small(self, **changes: Any) -> None:
         """params.yaml with the values of the smoke profile (and `changes` of claif), so that a reproducible run is fast."""
