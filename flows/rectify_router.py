@@ -116,7 +116,8 @@ def rectify_router(params: RectifyRouter) -> dict[str, Any]:
             list(corpora), [loaded[c.dataset] for c in corpora], params.decoder.model, params.passages.length,
             params.passages.train, params.passages.held_out, params.training.batch_size, 0,
         )  # fmt: skip
-        variants = choose_combine(params, passages)
+        tried = try_combine(params, passages)
+        variants = {name: min(kinds, key=lambda kind: kind[1]["validation"])[0] for name, kinds in tried.items()}
         trained = {n: [train(params, n, v, passages, seed) for seed in params.seeds] for n, v in variants.items()}
         models = {name: [future.result() for future in by_seed] for name, by_seed in trained.items()}
         times = time_moe(
@@ -127,6 +128,9 @@ def rectify_router(params: RectifyRouter) -> dict[str, Any]:
         found.claims = [judge_claim(c, params.resamples) for c in claims_of(models, times, [c.name for c in corpora])]
         found.datasets = {data["name"]: data["content"] for data in loaded.values()}
         describe(found, params, variants, models, times)
+        for name, kinds in tried.items():
+            for kind, model in kinds:
+                found.metrics[f"validation.{kind.combine}.{name}"] = model["validation"]
     return found.report
 
 
@@ -148,15 +152,15 @@ def train(params: RectifyRouter, name: str, variant: Variant, passages: Any, see
     )  # fmt: skip
 
 
-def choose_combine(params: RectifyRouter, passages: Any) -> dict[str, Variant]:
-    """Every variant with the weights of experts that validate best for it, tried with the first seed."""
+def try_combine(params: RectifyRouter, passages: Any) -> dict[str, list[tuple[Variant, Any]]]:
+    """Every variant with each way to weigh its experts, trained with the first seed."""
     tried: dict[str, list[tuple[Variant, Any]]] = {}
     for name in params.variants:
         settings = {"experts": params.experts, "capacity_factor": params.capacity_factor, **VARIANTS[name]}
         rules = params.combine if settings["experts"] else params.combine[:1]
         kinds = [Variant(**settings, combine=rule) for rule in rules]
         tried[name] = [(kind, train(params, name, kind, passages, params.seeds[0])) for kind in kinds]
-    return {name: min(kinds, key=lambda kind: kind[1].result()["validation"])[0] for name, kinds in tried.items()}
+    return {name: [(kind, future.result()) for kind, future in kinds] for name, kinds in tried.items()}
 
 
 def claims_of(models: dict[str, Any], times: Any, corpora: list[str]) -> list[Claim]:
@@ -255,7 +259,8 @@ def describe(
     found.model = tiny if d.model == "tiny" else f"{d.model} with {params.experts} copies of each feed-forward layer"
     rules = ", ".join(f"{name}: {v.combine}" for name, v in variants.items() if v.experts)
     found.notes = [
-        f"Weights of experts chosen on validation, among {', '.join(params.combine)}: {rules}. "
+        f"Weights of experts chosen on validation (bits per byte `validation.RULE.VARIANT`, first seed): {rules}. "
+        "The balance loss and the capacity are of each worker's own tokens. "
         "A choice that finds no slot is dropped, a slot that no token takes is padded; shares are of the second half "
         "of the first seed's training. bytes_sent is what all workers together send each other in a training step, "
         "forward and backward, without the gradients of shared weights; flops_a_step is theirs together too. The paper "

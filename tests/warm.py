@@ -11,9 +11,8 @@ import sys
 import tempfile
 from multiprocessing import forkserver
 from pathlib import Path
+from runpy import run_path
 from unittest.mock import patch
-
-from paperflows.tasks.environment import settings
 
 # what nearly every run imports
 LIBRARIES = [
@@ -41,13 +40,16 @@ def run(
     Raises:
         subprocess.TimeoutExpired: it was ended after `timeout` seconds.
     """
+    from paperflows.tasks.environment import settings  # not above: the new process imports the package of its project
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
     with patch.dict(os.environ, settings(root) | environment):  # libraries read their settings once
         forkserver.ensure_running()
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder) / name) for name in ("out", "error")]
-        process = context.Process(target=_command, args=(arguments, str(root), environment, *files))
+        given = {"command": (arguments, str(root), environment, *files)}
+        process = context.Process(target=run_path, args=(__file__, given, "__main__"))
         process.start()
         process.join(timeout)
         if process.exitcode is None:
@@ -59,6 +61,7 @@ def run(
 
 
 def _command(arguments: list[str], root: str, environment: dict[str, str], out: str, error: str) -> None:
+    assert "paperflows" not in sys.modules, "the package must come from the project's copy"
     for number, file in ((1, out), (2, error)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, encoding="utf-8", closefd=False) for number in (1, 2))
@@ -79,3 +82,7 @@ def _command(arguments: list[str], root: str, environment: dict[str, str], out: 
     from paperflows.cli import main
 
     main()
+
+
+if __name__ == "__main__":  # in the new process, which knows no package `tests`
+    _command(*globals()["command"])

@@ -19,6 +19,8 @@ def test_smoke_run(connected):
     assert metrics["test.skipped.both"] == metrics["test.padded.both"] == 0 < metrics["test.skipped.top1"]
     assert metrics["test.rectified.both"] == metrics["test.dropped.both"] > 0
     assert any("not the likelihood of an autoregressive model" in note for note in report["notes"])
+    tried = {tuple(name.split(".")[1:]): value for name, value in metrics.items() if name.startswith("validation.")}
+    assert {variant for _, variant in tried} == {"top1", "both"} and min(tried.values()) > 0
     assert metrics["useful.both"] == 1 > metrics["useful.top1"]
     assert metrics["rectified.both"] > 0 and metrics["bytes_sent.both"] > 0
     drawn = {p.name for p in (path.parent / "plots").iterdir()}

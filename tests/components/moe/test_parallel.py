@@ -10,11 +10,12 @@ import torch.distributed as dist
 
 from paperflows.components.errors import InputError
 from paperflows.components.models.tiny_decoder import tiny_decoder
-from paperflows.components.moe.language_model import replace_ffn, routing_metrics
+from paperflows.components.moe.language_model import objective, replace_ffn, routing_metrics
 from paperflows.components.moe.layer import MoELayer, Router
 from paperflows.components.moe.parallel import over_workers, reduce_gradients
 from paperflows.components.moe.worker import forward_flops
 from paperflows.components.ports import free_port
+from paperflows.components.training.loop import train
 
 WORKERS, TOKENS, WIDTH, EXPERTS = 2, 24, 8, 4
 CASES = {
@@ -64,6 +65,7 @@ def work(rank, url, results):
     except InputError as error:
         found["refused"] = str(error)
     found["flops"] = flops(dist.group.WORLD)
+    found["trained"] = trained(dist.group.WORLD)
     torch.save(found, f"{results}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -87,6 +89,46 @@ def flops(group):
                 found["to others", name] = int(counts.sum() - counts[2 * rank : 2 * rank + 2].sum())
     del os.environ["PAPERFLOWS_KERNELS"]
     return found
+
+
+def trained(group):
+    """Weights after three steps of a dropless model, each worker on its half of every batch, and the last step's nats."""
+    rank, workers = (0, 1) if group is None else (dist.get_rank(group), WORKERS)
+    texts = torch.randint(0, 64, (3, 4, 17), generator=torch.Generator().manual_seed(3))
+    decoder = tiny_decoder(vocabulary=64, width=16, layers=2, heads=2, hidden=24, positions=16, seed=0)
+    model = replace_ffn(decoder, experts=EXPERTS, router=Router(capacity_factor=None), group=group).double()
+    said = {}
+
+    def loss_fn(m, batch):
+        whole, nats = objective(m, batch["tokens"], balance=0.0, z=0.01)
+        said["nats"] = float(nats.detach())
+        return whole
+
+    done = train(
+        model=model, batch_at=lambda step: {"tokens": texts[step][rank::workers]}, loss_fn=loss_fn, steps=3,
+        learning_rate=1e-3, seed=0, device="cpu",
+        measure=(lambda _: over_workers(dict(said), group)) if group else (lambda _: dict(said)),
+        reduce_gradients=reduce_gradients(model, group) if group else None,
+    )  # fmt: skip
+    return model.state_dict(), done.history[-1]["nats"]
+
+
+def test_a_training_of_two_workers_is_that_of_one(parts):
+    """All of a step: the loss, the sum of gradients, their common norm, the optimiser. Without the balance loss, which
+    each worker takes over its own tokens.
+    """
+    weights, nats = trained(None)
+    (first, first_nats), (second, second_nats) = (part["trained"] for part in parts)
+    assert first_nats == second_nats == pytest.approx(nats, rel=1e-10)
+    spread = 0
+    for name, whole in weights.items():
+        if first[name].shape == whole.shape:
+            torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
+            both = first[name]
+        else:
+            both, spread = torch.cat([first[name], second[name]]), spread + 1
+        torch.testing.assert_close(both, whole, rtol=1e-8, atol=1e-10, msg=name)
+    assert spread == 4, "two matrices of experts in two layers"
 
 
 def test_operations_of_all_workers_are_those_that_were_executed(parts, monkeypatch):
