@@ -66,9 +66,9 @@ class World:
 
         from paperflows.components.models.cut_vocabulary import start_masked_lm
 
-        counts = torch.zeros(len(self.tokenizer), dtype=torch.long)
-        for ids in self.tokenizer([row["text"] for row in self.rows], add_special_tokens=False)["input_ids"]:
-            counts += torch.bincount(torch.tensor(ids), minlength=len(counts))
+        read = self.tokenizer([row["text"] for row in self.rows], add_special_tokens=False)["input_ids"]
+        used = torch.tensor([i for ids in read for i in ids], dtype=torch.long)
+        counts = torch.bincount(used, minlength=len(self.tokenizer))
         return start_masked_lm(self.encoder, self.tokenizer, counts, layers=layers, pretrained=True, seed=0)
 
     def model(self, layers: int, entity_rate: float, seed: int) -> Any:

@@ -27,7 +27,7 @@ def test_smoke_run(connected):
     assert metrics["accuracy.uar.test"] == claims["beats_skr_test"]["ours"]
     assert metrics["answers.retrieved.always"] == 1 and metrics["answers.retrieved.never"] == 0
     assert metrics["answers.right.never"] < metrics["answers.right.always"] and metrics["answers.found"] > 0.5
-    assert 0 < metrics["decision.milliseconds"] < 1000 and metrics["passages"] == 400
+    assert 0 < metrics["decision.milliseconds"] < 1000 and metrics["passages"] == 200
     known = load_file(path.parent / "artifacts" / "knowledge" / "knowledge.safetensors")
     assert known["states"].shape[1] == 384 and 0 < known["right"].mean() < 1
     assert np.isfinite(load_file(path.parent / "artifacts" / "heads" / "heads.safetensors")["linear.weight"]).all()
