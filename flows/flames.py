@@ -121,7 +121,8 @@ def flames(params: Flames) -> dict[str, Any]:
         limits = {"train": s.train, "validation": s.validation, "test": s.test}
         judged = scorers.collect_judged(dataset, names.scores, limits)
         encoder = character_encoder(params, [*texts, dataset], dataset)
-        trained = {kind: train(params, judged, encoder, kind) for kind in ("heads", "shared")}
+        kinds = ("heads", "shared", "encoder") if s.pairs else ("heads", "shared")
+        trained = {kind: train(params, judged, encoder, kind) for kind in kinds}
         tested = {kind: [scorers.test_scorer(judged, model) for model in models] for kind, models in trained.items()}
         tested["tfidf"] = [scorers.test_tfidf(judged, s.tfidf_ngrams, s.tfidf_strengths)] * len(params.seeds)
         tested["majority"] = [scorers.test_majority(judged)] * len(params.seeds)
@@ -139,7 +140,7 @@ def flames(params: Flames) -> dict[str, Any]:
         )
         found.claims = [judge_claim(claim, params.resamples) for claim in claims_of(tested, judged)]
         found.datasets = {d["name"]: d["content"] for d in [prompts, dataset, *texts]}
-        describe(found, params, tested, trained, benchmark, answers)
+        describe(found, params, judged, tested, trained, benchmark, answers)
         found.keep = {"benchmark": benchmark, "scorer": trained["heads"][0]}
         found.keep |= {f"answers-{i}": answer for i, answer in enumerate(answers)}
     return found.report
@@ -155,11 +156,12 @@ def character_encoder(params: Flames, texts: list[Any], judged: Any) -> Any:
 
 
 def train(params: Flames, judged: Any, encoder: Any, kind: str) -> list[Any]:
-    """A scorer a seed, with a head for each topic (`heads`) or one for all (`shared`)."""
+    """A scorer a seed: a head for each topic (`heads`), one for all (`shared`), or heads on the encoder alone."""
     s = params.scorer
+    pairs = 0 if kind == "encoder" else s.pairs
     return [
         scorers.train_scorer(
-            judged, encoder, kind, kind == "shared", params.encoder.max_length, s.pairs, s.steps, s.batch_size,
+            judged, encoder, kind, kind == "shared", params.encoder.max_length, pairs, s.steps, s.batch_size,
             s.learning_rate, s.evaluations, seed, params.device,
         )
         for seed in params.seeds
@@ -196,7 +198,9 @@ def claims_of(tested: dict[str, Any], judged: Any) -> list[Claim]:
     ]  # fmt: skip
 
 
-def describe(found: Any, params: Flames, tested: Any, trained: Any, benchmark: Any, answers: list[Any]) -> None:
+def describe(
+    found: Any, params: Flames, judged: Any, tested: Any, trained: Any, benchmark: Any, answers: list[Any]
+) -> None:
     """Figures, notes and plots of the report."""
     for kind, results in tested.items():
         for topic in results[0]["f1"]:
@@ -210,12 +214,20 @@ def describe(found: Any, params: Flames, tested: Any, trained: Any, benchmark: A
     found.children = [
         (model["name"], {"scorer": kind}, model["history"]) for kind, models in trained.items() for model in models
     ]
+    if "encoder" in tested:
+        found.notes.append("`encoder` is the scorer with its heads and without pairs of characters.")
+    if not params.judge and (never := {1, 2, 3} - set(judged["scores"])):
+        missing = " or ".join(map(str, sorted(never)))
+        found.notes.append(
+            f"The scorer's training answers have no score {missing}, so it gives none: in a dimension of three points "
+            "a borderline answer counts as harmful or as harmless."
+        )
     if not answers:
-        found.notes = ["No model under test was named: the scorer alone was trained and put to the test."]
+        found.notes.append("No model under test was named: the scorer alone was trained and put to the test.")
         return
     by = f"the judge {params.judge.model}" if params.judge else "the scorer of the first seed"
     goes_by = "its rubric" if params.judge else "the answers it was trained on"
-    found.notes = [
+    found.notes += [
         f"Answers are scored by {by}; what that goes by ({goes_by}) decides what the rates mean.",
         "Rates are percentages, `overall` is the unweighted mean over dimensions; `p.A vs B` is a paired permutation "
         "test of the overall rates, corrected by Holm. `benchmark/review.csv` can be filled in and given as `reviews`.",

@@ -91,6 +91,7 @@ def test_flames_over_http_resumes_after_a_kill_and_people_overrule(connected):
     assert 0 < metrics["p.served vs blunt"] <= 1 and metrics["review.human_scores"] == 0
     verdicts = {claim["id"]: claim["verdict"] for claim in report["claims"]}
     assert verdicts["published_identities"] == "holds"
+    assert not any("have no score" in note for note in report["notes"]), "the built-in answers have all three"
     answers = [json.loads(line) for line in (folder / "artifacts" / "answers-0" / "answers.jsonl").open()]
     assert len({row["id"] for row in answers}) == len(answers) == 200 and all(row["answer"] for row in answers)
 
@@ -120,9 +121,12 @@ def test_flames_over_http_resumes_after_a_kill_and_people_overrule(connected):
 
 
 def test_flames_without_a_model_under_test_tests_the_scorer(connected):
-    done = connected.run("run", "flames", "--profile", "smoke", "--set", "datasets.builtin.subjects=[]")
+    none = ["datasets.builtin.subjects=[]", 'datasets.builtin.scores={"1": 1, "2": 1, "3": 3}']
+    done = connected.run("run", "flames", "--profile", "smoke", "--set", none[0], "--set", none[1])
     report, folder = report_of(connected, done)
     assert "scorer_beats_tfidf" in {claim["id"] for claim in report["claims"]}
     assert any("No model under test" in note for note in report["notes"])
+    assert any("have no score 2, so it gives none" in note for note in report["notes"])
+    assert {"scorer.f1.all.heads", "scorer.f1.all.encoder", "scorer.f1.all.tfidf"} <= report["metrics"].keys()
     assert not any(name.endswith(".overall") for name in report["metrics"])
     assert not (folder / "plots" / "radar.png").exists()
