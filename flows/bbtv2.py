@@ -8,10 +8,10 @@ below the layer tuned is computed once.
 from typing import Any
 
 from prefect import flow
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paperflows.flows.params import BySource, FlowParameters, Section
-from paperflows.flows.prompts import Corpora, Encoder, Tuning, joined, prepare_encoder
+from paperflows.flows.prompts import Corpora, Encoder, Tuning, joined, notes_on_shots, prepare_encoder, with_rates
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.blackbox import search_prompts, time_prefixes
@@ -30,9 +30,11 @@ class Search(Section):
     population: int = Field(ge=4, le=1000, description="Candidates at a time; each counts as a forward call")
     budget: int = Field(ge=4, description="Forward calls in all")
     sigma: float = Field(gt=0, description="First step of CMA-ES")
-    alpha: float = Field(gt=0, description="Scale of the first candidates' prompts, in units of their layer's states")
+    alpha: float = Field(gt=0, description="Scale of the first candidates' prompts, in units of their projection's")
     projection: str = Field(
-        pattern="^(normal|uniform)$", description="Of BBT: matched to the states, or as in its first version"
+        pattern="^(states|normal|uniform)$",
+        description="states: scaled like what enters each layer; normal: at the input like the word embeddings, as in "
+        "the paper; uniform: BBT's as in its first version",
     )
     loss: str = Field(pattern="^(cross_entropy|hinge)$", description="On the logits of the labels")
     margin: float = Field(2.0, gt=0, description="Of the hinge loss")
@@ -55,6 +57,11 @@ class Bbtv2(FlowParameters):
     ranked: tuple[str, ...] = Field((), description="Methods by gradient beside input, on the first seed only")
     timing_repeats: int = Field(ge=2, description="Interleaved repeats of a sweep over all layers")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")
+
+    @model_validator(mode="after")
+    def _known(self) -> "Bbtv2":
+        with_rates(["input", *self.ranked], self.rates)
+        return self
 
 
 PAPER = Paper(
@@ -94,6 +101,7 @@ def bbtv2(params: Bbtv2) -> dict[str, Any]:
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         found.datasets = {d["name"]: d["content"] for d in [*data, *texts]}
         describe(found, params, searched, tuned, words, times)
+        found.notes += notes_on_shots(shots)
     return found.report
 
 

@@ -8,10 +8,10 @@ generator are chosen on dev examples with the first seed; what another layer wou
 from typing import Any
 
 from prefect import flow
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paperflows.flows.params import BySource, FlowParameters
-from paperflows.flows.prompts import Corpora, Encoder, Tuning, joined, prepare_encoder
+from paperflows.flows.prompts import Corpora, Encoder, Tuning, joined, notes_on_shots, prepare_encoder, with_rates
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
@@ -31,13 +31,22 @@ class Lpt(FlowParameters):
     evaluated: int = Field(ge=1, description="Test examples, at most")
     layer: int = Field(ge=1, description="Layers that the text passes before a late prompt enters")
     layers: tuple[int, ...] = Field(min_length=1, description="Insertion layers compared, on the first seed")
-    generators: tuple[str, ...] = Field(("npg", "appg", "mppg"), description="Late generators tried; dev chooses")
+    generators: tuple[str, ...] = Field(
+        ("npg", "appg", "mppg"), min_length=1, description="Late generators tried; dev chooses"
+    )
     judged: tuple[str, ...] = Field(description="Of naive, input, full and further methods, those trained on all seeds")
     ranked: tuple[str, ...] = Field((), description="Trained on the first seed only: deep, lora, adapter, bitfit")
     rates: dict[str, tuple[float, ...]] = Field(description="Method -> learning rates tried; dev chooses")
     tuning: Tuning
     timing_repeats: int = Field(ge=2, description="Interleaved repeats of a training step")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")
+
+    @model_validator(mode="after")
+    def _known(self) -> "Lpt":
+        if missing := {"naive", "input", "full"} - set(self.judged):
+            raise ValueError(f"judged: {', '.join(sorted(missing))} cannot be left out, the claims compare them")
+        with_rates([*self.generators, *self.judged, *self.ranked], self.rates)
+        return self
 
 
 PAPER = Paper(
@@ -88,6 +97,7 @@ def lpt(params: Lpt) -> dict[str, Any]:
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         found.datasets = {d["name"]: d["content"] for d in [*data, *texts]}
         describe(found, params, tuned, few, chosen, times, model)
+        found.notes += notes_on_shots(shots)
     return found.report
 
 
@@ -197,7 +207,8 @@ def describe(
         + "; ".join(f"{m} {len(params.rates[m])}" for m in [*params.judged, *params.ranked])
         + ".",
         "Trained parameters differ by method: see trained.*; frozen parts run without dropout in training too.",
-        "Late prompts train on stored states of their layer; stored.different counts test answers that this changes.",
+        "Late prompts train on stored states of their layer; stored.different counts test answers that this changes in "
+        "the trainings that are timed.",
         "bits: what a linear probe finds of the labels in the mean last state, a lower bound of mutual information.",
     ]
     found.children = [

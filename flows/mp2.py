@@ -67,7 +67,9 @@ class Prompting(Section):
     prompt_rate: float = Field(gt=0, description="Learning rate of the prompts there")
     router_rate: float = Field(gt=0, description="Factor on it for the router (two-speed training)")
     tune_steps: int = Field(ge=3, description="Steps on a new task, all arms")
-    tune_rate: float = Field(gt=0, description="Learning rate there")
+    tune_rates: tuple[float, ...] = Field(
+        min_length=1, description="Learning rates tried there by each arm but full; dev chooses, with the first seed"
+    )
     tune_router_rate: float = Field(gt=0, description="Factor on it for the router")
     full_rate: float = Field(gt=0, description="Learning rate of full tuning")
     evaluations: int = Field(ge=1, description="Looks at dev over a training; the best weights are kept")
@@ -102,6 +104,7 @@ PAPER = Paper(
 # arm -> which prompts it starts from
 ARMS = {"modular": "modular", "uniform": "modular", "single": "single", "scratch": "", "search_router": "modular"}
 ARMS |= {"search_both": "modular", "search_scratch": ""}
+BY_GRADIENT = ("modular", "uniform", "single", "scratch")
 KINDS = ["classification", "classification of a pair", "multiple choice"]
 
 
@@ -114,7 +117,7 @@ def mp2(params: Mp2) -> dict[str, Any]:
             downstream = [load_dataset(params.data, d, KINDS[:2]) for d in line.downstream]
             texts = [load_dataset(params.data, d) for d in line.texts]
             encoder = encoder_of(params, line, [*texts, *upstream], downstream)
-            settings = params.prompting.model_dump() | {"questions": params.questions}
+            settings = params.prompting.model_dump(exclude={"tune_rates"}) | {"questions": params.questions}
 
             reader = train_reader(encoder, upstream, downstream, settings, 0, params.device)
             prompts = {
@@ -126,7 +129,7 @@ def mp2(params: Mp2) -> dict[str, Any]:
                 [draw_shots(d, params.shots, params.evaluated, None, seed) for d in downstream] for seed in params.seeds
             ]
             read = {arm: adapt_all(params, arm, reader, prompts[ARMS[arm]], shots, settings) for arm in ARMS}
-            read["full"] = adapt_all(params, "full", reader, None, shots[:1], settings)
+            read["full"] = adapt_all(params, "full", reader, None, shots, settings)
 
             found.claims += [judge_claim(c, params.resamples) for c in claims_of(name, read, line.downstream)]
             found.datasets |= {d["name"]: d["content"] for d in [*upstream, *downstream, *texts]}
@@ -146,10 +149,19 @@ def encoder_of(params: Mp2, line: Line, texts: list[Any], held_out: list[Any]) -
 def adapt_all(
     params: Mp2, arm: str, reader: Any, prompts: Any, shots: list[list[Any]], settings: dict[str, Any]
 ) -> list[list[Any]]:
-    """One arm on every new task, for every seed of `shots`."""
+    """One arm on every new task, for every seed of `shots`, at the rate that is best on dev with the first seed."""
+
+    def adapt(s: Any, rate: float, seed: int) -> Any:
+        return adapt_prompts.submit(arm, reader, prompts, s, settings | {"tune_rate": rate}, seed, params.device)
+
+    first, rates = params.seeds[0], params.prompting.tune_rates
+    # a search takes no learning rate, and full tuning has its own
+    tried = rates if arm in BY_GRADIENT else rates[:1]
+    trials = [{rate: adapt(s, rate, first) for rate in tried} for s in shots[0]]
+    chosen = [max(tried, key=lambda rate: some[rate].result()["score"]) for some in trials]
     futures = [
-        [adapt_prompts.submit(arm, reader, prompts, s, settings, seed, params.device) for s in row]
-        for seed, row in zip(params.seeds, shots, strict=False)
+        [adapt(s, rate, seed) for s, rate in zip(row, chosen, strict=True)]
+        for seed, row in zip(params.seeds, shots, strict=True)
     ]
     return [[future.result() for future in row] for row in futures]
 
@@ -159,6 +171,7 @@ def claims_of(line: str, read: dict[str, Any], datasets: tuple[str, ...]) -> lis
     versus = {
         "modular_beats_scratch": ("modular", "scratch", "Combined pre-trained prompts beat a prompt from nothing"),
         "modular_beats_single": ("modular", "single", "Combined prompts beat one pre-trained prompt"),
+        "modular_beats_full": ("modular", "full", "Combined prompts beat tuning all weights"),
         "modular_beats_uniform": ("modular", "uniform", "A router of the task's own beats equal gates"),
         "router_search_beats_scratch": (
             "search_router", "search_scratch",

@@ -1,8 +1,9 @@
 """What the flows on prompts share: their datasets, their encoder, and joined outputs."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paperflows.flows.params import Section
 from paperflows.tasks.data import collect_sentences
@@ -17,6 +18,12 @@ class Corpora(Section):
     tasks: tuple[str, ...] = Field(min_length=1, description="Classification of a text or of a pair")
     timed: str = Field(description="The task whose texts are timed")
     unlabelled: tuple[str, ...] = Field((), description="More texts for a masked-LM head; the tasks' are used too")
+
+    @model_validator(mode="after")
+    def _timed(self) -> "Corpora":
+        if self.timed not in self.tasks:
+            raise ValueError(f"timed: {self.timed} is none of the tasks {', '.join(self.tasks)}")
+        return self
 
 
 class MaskedLM(Section):
@@ -67,6 +74,26 @@ def prepare_encoder(encoder: Encoder, texts: list[Any], held_out: list[Any], dev
     return adapt_masked_lm(
         encoder.model, corpus, m.max_length, m.steps, m.batch_size, m.learning_rate, m.encoder_rate, 0, device
     )
+
+
+def with_rates(methods: Iterable[str], rates: Mapping[str, Any]) -> None:
+    """Refuse methods whose learning rates are not given.
+
+    Raises:
+        ValueError: it names them.
+    """
+    if missing := sorted(set(methods) - {method for method, some in rates.items() if some}):
+        raise ValueError(f"rates: none for {', '.join(missing)}; given for {', '.join(sorted(rates))}")
+
+
+def notes_on_shots(shots: list[list[Any]]) -> list[str]:
+    """Classes too small for the shots asked for."""
+    return [
+        f"{s['dataset']}: " + ", ".join(f"{label} has {count}" for label, count in s["short"].items())
+        + " examples in train and dev together, fewer than asked for."
+        for s in shots[0]
+        if s["short"]
+    ]  # fmt: skip
 
 
 def joined(rows: list[list[Any]]) -> list[Any]:

@@ -43,6 +43,7 @@ def search_prompts(
     from paperflows.components.prompts import search
     from paperflows.components.prompts.blackbox import ForwardOnly, fingerprint
     from paperflows.components.prompts.encoder import PromptEncoder
+    from paperflows.components.prompts.loading import gather
     from paperflows.components.prompts.projections import projections, state_stds, uniform_projection
     from paperflows.components.prompts.tuning import word_states
     from paperflows.components.training.device import accelerator
@@ -52,10 +53,7 @@ def search_prompts(
     texts = read_shots(shots, parts, s["max_length"])
     encoder, head = PromptEncoder(parts.encoder).to(place).eval(), parts.head.to(place).eval()
     before = fingerprint(encoder, head)
-    groups = {
-        split: [{k: v.to(place) for k, v in batch.items()} for batch in some.groups(16)]
-        for split, some in texts.items()
-    }
+    groups = [{k: v.to(place) for k, v in batch.items()} for batch in texts["train"].groups(16)]
     layers = {"bbtv2": encoder.depth, "random": encoder.depth, "bbt": 1, "manual": 0}[method]
     n, width = s["length"], encoder.width
     start = [torch.zeros(n, width, device=place) for _ in range(encoder.depth)]
@@ -64,14 +62,12 @@ def search_prompts(
     name = f"{method}-{shots['dataset']}-seed{seed}"
 
     def accuracy(split: str, prompts: Any) -> tuple[float, Any]:
-        right = []
-        with torch.inference_mode():
-            for batch in groups[split]:
-                last = encoder.advance(encoder.start(batch["tokens"], batch["mask"]), prompts)
-                said = head(last.text, last.text_mask, batch["place"]).argmax(1)
-                right.append((said == batch["target"]).float().cpu())
-        every = torch.cat(right)
-        return float(every.mean()), every
+        def logits(batch: Any) -> Any:
+            last = encoder.advance(encoder.start(batch["tokens"], batch["mask"]), prompts)
+            return head(last.text, last.text_mask, batch["place"])
+
+        right = (gather(logits, texts[split], place).argmax(1) == texts[split].target).float()
+        return float(right.mean()), right
 
     history: list[dict[str, float]] = []
     with torch.no_grad(), progress(name) as report, child(name, {"method": method, "seed": seed}) as recorder:
@@ -82,13 +78,13 @@ def search_prompts(
         score = accuracy("dev", {})[0]
         if layers:
             asked = ForwardOnly(
-                encoder, head, groups["train"], dict(enumerate(start[:layers])), loss=s["loss"], margin=s["margin"]
+                encoder, head, groups, dict(enumerate(start[:layers])), loss=s["loss"], margin=s["margin"]
             )
             sizes = {"vectors": n, "width": width, "dimensions": s["dimensions"], "seed": seed}
             if s["projection"] == "uniform" and method == "bbt":
                 matrices = [uniform_projection(**sizes)]
             else:
-                stds = state_stds(encoder, texts["train"])[:layers]
+                stds = state_stds(encoder, texts["train"], table=s["projection"] == "normal")[:layers]
                 matrices = projections(stds, alpha=s["alpha"], sigma=s["sigma"], **sizes)
             kind = search.RandomCandidates if method == "random" else search.Candidates
             searches = [

@@ -12,11 +12,15 @@ SPLITS = ("train", "dev", "test")
 
 
 class ShotsArtifact(Artifact):
-    """A few labelled examples, `train.jsonl` and `dev.jsonl`, and the test examples that judge, `test.jsonl`."""
+    """A few labelled examples, `train.jsonl` and `dev.jsonl`, and the test examples that judge, `test.jsonl`.
+
+    `short`: classes that have fewer examples than asked for, and how many those are in train and dev together.
+    """
 
     dataset: str
     pair: bool
     template: dict[str, Any]
+    short: dict[str, int]
 
 
 class TunedArtifact(Artifact):
@@ -46,6 +50,7 @@ def draw_shots(
     test split, such as GLUE's on the hub, is judged on its validation split, which nothing here reads otherwise.
     """
     import random
+    from collections import Counter
     from dataclasses import asdict
 
     from paperflows.components.data.jsonl import write_jsonl
@@ -70,7 +75,9 @@ def draw_shots(
         for split, some in drawn.items():
             write_jsonl(folder / f"{split}.jsonl", [dict(row) for row in some])
     pair = bool(train[0].get("text_pair"))
-    return ShotsArtifact(**artifact, dataset=data["name"], pair=pair, template=template)
+    counts = Counter(str(row["label"]) for row in [*train, *dev])
+    short = {label: count for label, count in counts.items() if count < 2 * shots}
+    return ShotsArtifact(**artifact, dataset=data["name"], pair=pair, template=template, short=short)
 
 
 def read_shots(shots: ShotsArtifact, parts: Any, max_length: int) -> dict[str, Any]:

@@ -15,6 +15,8 @@ def few_shot(
 ) -> tuple[list[Row], list[Row]]:
     """`train` and `dev` examples of every class, drawn without replacement; no text is in both.
 
+    A class with fewer than that gives what it has, in the same proportion.
+
     Rows with a text (and second text) that occurred before are passed over, so that no copy of a training example is
     in dev. The examples come in random order.
 
@@ -22,7 +24,7 @@ def few_shot(
         without: rows whose texts must not be drawn, such as those of the test split.
 
     Raises:
-        InputError: a class has fewer than train + dev different examples.
+        InputError: a class has fewer than two different examples.
     """
     random = np.random.default_rng(seed)
     seen = {_key(row) for row in without}
@@ -34,11 +36,13 @@ def few_shot(
         if key not in seen and len(mine) < train + dev:
             seen.add(key)
             mine.append(row)
+    cuts = {}
     for label, some in taken.items():
-        if len(some) < train + dev:
-            raise InputError(f"label {label!r} has {len(some)} different examples; {train} + {dev} are needed")
-    first = [row for label in sorted(taken) for row in taken[label][:train]]
-    second = [row for label in sorted(taken) for row in taken[label][train:]]
+        if len(some) < 2:
+            raise InputError(f"label {label!r} has {len(some)} different examples; two at least are needed")
+        cuts[label] = min(max(1, round(len(some) * train / (train + dev))), len(some) - 1)
+    first = [row for label in sorted(taken) for row in taken[label][: cuts[label]]]
+    second = [row for label in sorted(taken) for row in taken[label][cuts[label] :]]
     return [first[i] for i in random.permutation(len(first))], [second[i] for i in random.permutation(len(second))]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
 from paperflows.components.prompts.encoder import PromptEncoder
+from paperflows.components.prompts.reading import Reading
 from paperflows.components.prompts.stored import StoredStates
 from paperflows.components.prompts.tuning import PromptedClassifier
 from paperflows.components.prompts.verbalizer import (
@@ -69,7 +70,7 @@ def load_parts(folder: Path, head: Head, template: Template, *, pair: bool) -> P
 
 def all_logits(model: PromptedClassifier, texts: Prompted | StoredStates) -> Tensor:
     """(N, C) logits of all texts, float32 on the CPU."""
-    return _gather(model, texts, model)
+    return gather(model.eval(), texts, next(model.parameters()).device)
 
 
 def all_means(model: PromptedClassifier, texts: Prompted | StoredStates) -> Tensor:
@@ -79,14 +80,16 @@ def all_means(model: PromptedClassifier, texts: Prompted | StoredStates) -> Tens
         last = model.last(batch)
         return mean_state(last.text, last.text_mask)
 
-    return _gather(model, texts, mean)
+    model.eval()
+    return gather(mean, texts, next(model.parameters()).device)
 
 
 @torch.inference_mode()
-def _gather(model: nn.Module, texts: Prompted | StoredStates, read: Callable[[Mapping[str, Tensor]], Tensor]) -> Tensor:
+def gather(
+    read: Callable[[Mapping[str, Tensor]], Tensor], texts: Prompted | StoredStates | Reading, device: torch.device
+) -> Tensor:
+    """What `read` says of all texts, (B, X) a batch: (N, X) in the order of the texts, float32 on the CPU."""
     lengths = texts.lengths if isinstance(texts, StoredStates) else texts.table.lengths
-    device = next(model.parameters()).device
-    model.eval()
     out: Tensor | None = None
     for rows in token_budget_batches(lengths, budget=4096):
         said = read({k: v.to(device) for k, v in texts.batch(rows).items()}).float().cpu()

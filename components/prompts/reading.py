@@ -63,7 +63,10 @@ def form_of(dataset: str, own: Mapping[str, Any] | None = None) -> Form:
 
 @dataclass(frozen=True)
 class Reading:
-    """N examples: tokens, the first and last token of each option (N, C, 2), and which is right (N,)."""
+    """N examples: tokens, the first and last token of each option (N, C, 2), and which is right (N,).
+
+    Examples with fewer options than others have (0, 0) in their last rows, where no option can stand.
+    """
 
     table: TokenTable
     spans: Tensor
@@ -113,8 +116,8 @@ def read(
     made, spans, target = [], [], []
     for row, text, second, choices in zip(rows, texts, seconds, given, strict=True):
         right = choices[row["answer"]] if choices else str(row["label"])
-        others = [x for x in (choices or labels) if x != right]
-        drawn = random.permutation(len(others))[: min(options, len(choices or labels)) - 1]
+        others = [x for x in dict.fromkeys(choices or labels) if x != right]
+        drawn = random.permutation(len(others))[: options - 1]
         shown = [right, *(others[i] for i in drawn)]
         order = random.permutation(len(shown))
         ids, places = [first, *question, last], np.zeros((len(shown), 2), dtype=np.int64)
@@ -132,9 +135,8 @@ def read(
         shuffled = random.permutation(len(shown))
         spans.append(places[shuffled])
         target.append(int(np.flatnonzero(shuffled == 0)[0]))
-    return Reading(
-        TokenTable(made, pad_id=tokenizer.pad_token_id), torch.from_numpy(np.stack(spans)), torch.tensor(target)
-    )
+    table = TokenTable(made, pad_id=tokenizer.pad_token_id)
+    return Reading(table, nn.utils.rnn.pad_sequence([torch.from_numpy(s) for s in spans], True), torch.tensor(target))
 
 
 class Reader(nn.Module):
@@ -151,8 +153,9 @@ class Reader(nn.Module):
         self.span = nn.Linear(self.encoder.width, 2)
 
     def forward(self, batch: Mapping[str, Any], prompts: Mapping[int, Prompt] | None = None) -> Tensor:
-        """tokens, mask (B, T) and spans (B, C, 2) -> scores of the options (B, C)."""
+        """tokens, mask (B, T) and spans (B, C, 2) -> scores of the options (B, C), -inf where there is none."""
         stream = self.encoder.start(batch["tokens"], batch["mask"])
         text = self.encoder.advance(stream, prompts, how=self.how).text
         start, end = self.span(text).unbind(-1)
-        return start.gather(1, batch["spans"][..., 0]) + end.gather(1, batch["spans"][..., 1])
+        first, last = batch["spans"].unbind(-1)
+        return (start.gather(1, first) + end.gather(1, last)).masked_fill(last == 0, -torch.inf)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paperflows.components.prompts.loading import gather
 from paperflows.components.prompts.modular import ModularPrompts
 from paperflows.components.prompts.reading import Reader, Reading
 from paperflows.components.prompts.search import Candidates
@@ -43,16 +44,10 @@ def reading_loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     return F.cross_entropy(model(batch).float(), batch["target"])
 
 
-@torch.inference_mode()
 def right_answers(model: nn.Module, examples: Reading) -> Tensor:
-    """(N,) 1 where the best option is the right one, else 0; longest examples first, which is an order by itself."""
-    device = next(model.parameters()).device
-    model.eval()
-    found = []
-    for batch in examples.groups(32):
-        moved = {k: v.to(device) for k, v in batch.items()}
-        found.append((model(moved).argmax(1) == moved["target"]).float().cpu())
-    return torch.cat(found)
+    """(N,) 1 where the best option is the right one, else 0."""
+    said = gather(model.eval(), examples, next(model.parameters()).device)
+    return (said.argmax(1) == examples.target).float()
 
 
 @torch.inference_mode()

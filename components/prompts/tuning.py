@@ -158,7 +158,7 @@ def _train_part(method: str, model: PromptedClassifier, *, bottleneck: int, rank
 
 
 def word_states(encoder: Any, *, count: int, seed: int) -> Tensor:
-    """(count, D) states of random words of the vocabulary where they enter layer 0, without a place in a text."""
+    """(count, D) states of random words of the vocabulary where they enter layer 0, each as a text of one word."""
     generator = torch.Generator().manual_seed(seed)
     size = encoder.config.vocab_size
     ids = torch.randint(min(1000, size // 2), size, (count, 1), generator=generator)

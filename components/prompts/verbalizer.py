@@ -132,9 +132,15 @@ def wrap(rows: Rows, template: Template, tokenizer: Any, *, max_length: int) -> 
         raise InputError(f"label {min(unknown)!r} has no word; the template knows {', '.join(template.labels)}")
     fixed = _PLACE.split(template.pattern)  # words, place, words, place, ..., words
     encoded: dict[str, Any] = {}
-    for field in {name for name in fixed[1::2] if name != "mask"}:
-        encoded[field] = tokenizer([str(row[field]) for row in rows], add_special_tokens=False)["input_ids"]
-    between = [tokenizer(part, add_special_tokens=False)["input_ids"] if part.strip() else [] for part in fixed[::2]]
+    # a space belongs to the word after it, also where that word is in a text: vocabularies of bytes tell them apart
+    for before, field in zip(fixed[::2], fixed[1::2], strict=False):
+        if field != "mask":
+            space = " " if before.endswith(" ") else ""
+            texts = [space + str(row[field]) for row in rows]
+            encoded[field] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    between = [
+        tokenizer(part.rstrip(), add_special_tokens=False)["input_ids"] if part.strip() else [] for part in fixed[::2]
+    ]
     first, last = _ends(tokenizer)
     masks = fixed[1::2].count("mask")
     room = max_length - len(first) - len(last) - masks - sum(map(len, between))

@@ -67,6 +67,32 @@ def test_of_a_pair_the_longer_text_is_cut(tokenizer):
     ]
 
 
+@pytest.mark.parametrize("pattern", ["{text} It was {mask} .", "{mask} : {text}", "{text} ? {mask} , {text_pair}"])
+def test_a_vocabulary_of_bytes_reads_the_template_as_it_reads_the_filled_in_text(pattern):
+    tokenizer = of_bytes()
+    rows = [{"text": "What was it", "text_pair": "It was good news", "label": "pos"}]
+    made = wrap(rows, Template(pattern, WORDS, WORDS), tokenizer, max_length=40)
+    filled = pattern.format(text=rows[0]["text"], text_pair=rows[0]["text_pair"], mask=tokenizer.mask_token)
+    assert made.table.pad(np.array([0]))[0][0].tolist() == tokenizer(filled)["input_ids"]
+
+
+def of_bytes():
+    from tokenizers import AddedToken, ByteLevelBPETokenizer
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(["What was it? It was good news."] * 20, 400, min_frequency=2, special_tokens=special)
+    trained._tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[(name, trained.token_to_id(name)) for name in ("<s>", "</s>")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=trained._tokenizer, bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>",
+        pad_token="<pad>", unk_token="<unk>", mask_token=AddedToken("<mask>", lstrip=True, special=True),
+    )  # fmt: skip
+
+
 def test_bad_templates_name_what_is_wrong(tokenizer):
     with pytest.raises(InputError, match="'nowhere' has no template"):
         template_of("nowhere")
@@ -112,5 +138,11 @@ def test_shots_are_balanced_disjoint_and_without_copies():
     assert few_shot(rows, train=6, dev=9, seed=3) == (train, dev) != few_shot(rows, train=6, dev=9, seed=4)
     hidden = [{"text": "text  7", "label": "a"}]
     assert "Text 7" not in [r["text"] for some in few_shot(rows, train=6, dev=8, seed=3, without=hidden) for r in some]
-    with pytest.raises(InputError, match=r"label 'a' has 15 different examples; 8 \+ 8"):
-        few_shot(rows, train=8, dev=8, seed=0)
+
+
+def test_a_small_class_gives_what_it_has():
+    rows = [{"text": f"Text {i}", "label": "rare" if i < 5 else "common"} for i in range(40)]
+    train, dev = few_shot(rows, train=8, dev=8, seed=0)
+    assert [sum(r["label"] == c for r in some) for some in (train, dev) for c in ("rare", "common")] == [2, 8, 3, 8]
+    with pytest.raises(InputError, match="label 'rare' has 1 different examples; two at least"):
+        few_shot(rows[4:], train=8, dev=8, seed=0)
