@@ -24,6 +24,7 @@ from paperflows.tasks.reasoning import (
     aggregate_answers,
     chains_used,
     describe_chains,
+    sample_chains,
     score_chains,
     select_minority,
     vote_answers,
@@ -69,7 +70,7 @@ class Aor(FlowParameters):
     ablations: tuple[str, ...] = Field((), description="k1, k5, no_local, no_compare, no_sampling")
     verifier: Verifier
     llm: LanguageModels
-    max_questions: int = Field(ge=1, description="Questions of a pool, the first ones")
+    max_questions: int = Field(ge=1, description="Questions of a pool that are answered, the first ones")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")
 
 
@@ -86,7 +87,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "k5": {"keep": 5},
     "no_local": {"local": False},
     "no_compare": {"compare": False},
-    "no_sampling": {"margin": 0.0},
+    "no_sampling": {},
 }
 
 
@@ -98,19 +99,31 @@ def aor(params: Aor) -> dict[str, Any]:
         for pool in params.pools.of(params.data):
             data = load_dataset(params.data, pool.dataset, ["reasoning chains"])
             found.datasets[data["name"]] = data["content"]
+            if pool.judge == "llm" and params.llm.sampler:
+                data, pool = sampled(found, params, data, pool)
             by_judge = judged(params, data, pool)
             for how, scores in by_judge.items():
-                votes = vote_answers(data, pool, scores[0])
+                votes = vote_answers(data, pool, scores[0], params.max_questions)
                 chosen = [aggregate(params, data, pool, s, seed) for s, seed in zip(scores, params.seeds, strict=True)]
                 label = pool.dataset if len(by_judge) == 1 else f"{pool.dataset}.{how}"
                 record(found, label, scores, votes, chosen)
                 if how == next(iter(by_judge)):
-                    claims += claims_of(params, data, pool, scores, votes, chosen)
+                    claims += claims_of(found, params, data, pool, scores, votes, chosen)
                     ablate(found, params, data, pool, scores[0], label)
             draw_curve(found, params, data, pool)
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         describe(found, params)
     return found.report
+
+
+def sampled(found: Any, params: Aor, data: Any, pool: Pool) -> tuple[Any, Pool]:
+    """The same questions with chains of the user's model, for every method alike."""
+    assert params.llm.sampler
+    data = sample_chains(
+        data, pool, params.llm.sampler, params.llm.temperature, params.max_questions, params.device
+    )  # fmt: skip
+    found.metrics |= {f"sampler.{name}.{pool.dataset}": value for name, value in data["usage"].items()}
+    return data, pool.unfiltered
 
 
 def judged(params: Aor, data: Any, pool: Pool) -> dict[str, list[Any]]:
@@ -126,50 +139,61 @@ def judged(params: Aor, data: Any, pool: Pool) -> dict[str, list[Any]]:
 
 def aggregate(params: Aor, data: Any, pool: Pool, scores: Any, seed: int, **changes: Any) -> Any:
     """AoR on one pool with one judge."""
-    llm = pool.judge == "llm"
     selection = params.selection.model_copy(update=changes)
     return aggregate_answers(
-        data, pool, selection, None if llm else scores, params.llm.judge, params.llm.sampler if llm else None,
-        params.llm.temperature, params.max_questions, seed, params.device,
+        data, pool, selection, None if pool.judge == "llm" else scores, params.llm.judge, params.max_questions, seed,
+        params.device,
     )  # fmt: skip
 
 
 def ablate(found: Any, params: Aor, data: Any, pool: Pool, scores: Any, label: str) -> None:
     """Accuracy and chains without a part of the method, or with another number of representatives."""
     for name in params.ablations:
-        chosen = aggregate(params, data, pool, scores, params.seeds[0], **ABLATIONS[name])
+        some = pool.model_copy(update={"most": min(pool.first, pool.most)}) if name == "no_sampling" else pool
+        chosen = aggregate(params, data, some, scores, params.seeds[0], **ABLATIONS[name])
         found.metrics[f"accuracy.{label}.aor_{name}"] = chosen["accuracy"]
         found.metrics[f"chains.{label}.aor_{name}"] = chosen["chains"]
 
 
-def claims_of(params: Aor, data: Any, pool: Pool, scores: Any, votes: Any, chosen: list[Any]) -> list[Claim]:
-    """The paper's claims for one pool; with a program as judge also its claims on cost and on minorities."""
+def claims_of(
+    found: Any, params: Aor, data: Any, pool: Pool, scores: Any, votes: Any, chosen: list[Any]
+) -> list[Claim]:
+    """The paper's claims for one pool, and what the same scores do without its machinery; with a program as judge also
+    its claims on cost and on minorities.
+    """
     name, seeds = data["name"], len(params.seeds)
     shared: dict[str, Any] = {"datasets": [name], "statistic": "mean"}
+
+    by_seed = [vote_answers(data, pool, s, params.max_questions) for s in scores]
 
     def accuracy(identity: str, statement: str, ours: list[Any], baseline: str) -> Claim:
         return Claim(
             id=f"{identity}_{name}", statement=f"{name}: {statement}", metric="accuracy", ours=ours,
-            baseline=[votes[baseline]] * seeds, baseline_name=baseline, **shared,
+            baseline=[v[baseline] for v in by_seed], baseline_name=baseline.replace("_", " "), **shared,
         )  # fmt: skip
 
-    claims = [accuracy("aor_beats_majority", "AoR beats the majority of all chains", chosen, "majority")]
+    judge = "verifier" if pool.judge == "llm" else "judge"  # beside a language model a verifier weighs the votes
+    claims = [
+        accuracy("aor_beats_majority", "AoR beats the majority of all chains", chosen, "majority"),
+        accuracy("aor_beats_weighted", f"AoR beats votes weighted by the {judge}", chosen, "weighted_vote"),
+        accuracy("aor_beats_best", f"AoR beats the chain that the {judge} likes best", chosen, "best_of_n"),
+    ]
     if pool.judge in ("verifier", "llm"):
-        weighted = [vote_answers(data, pool, s)["weighted_vote"] for s in scores]
-        claims.append(accuracy("weighted_beats_majority", "Votes weighted by the judge beat it", weighted, "majority"))
+        weighted = [v["weighted_vote"] for v in by_seed]
+        said = f"Votes weighted by the {judge} beat the majority"
+        claims.append(accuracy("weighted_beats_majority", said, weighted, "majority"))
         return claims
     minority = [select_minority(data, c, votes["majority"], votes["any_right"]) for c in chosen]
-    claims.append(
-        Claim(
-            id=f"minority_{name}",
-            statement=f"{name}: AoR finds more than half of the right answers that lose the vote",
-            metric="accuracy",
-            ours=[m["aor"] for m in minority],
-            baseline=[m["half"] for m in minority],
-            baseline_name="one half",
-            **shared,
-        )
-    )
+    if not all(minority):
+        found.notes.append(f"{name}: no right answer lost the vote, so whether AoR finds such answers cannot be told.")
+    else:
+        claims.append(
+            Claim(
+                id=f"minority_{name}", metric="accuracy", baseline_name="one half",
+                statement=f"{name}: AoR finds more than half of the right answers that lose the vote",
+                ours=[m["aor"] for m in minority], baseline=[m["half"] for m in minority], **shared,
+            )
+        )  # fmt: skip
     claims.append(
         Claim(
             id=f"cheaper_{name}",
@@ -212,7 +236,7 @@ def draw_curve(found: Any, params: Aor, data: Any, pool: Pool) -> None:
     described = describe_chains(data, pool, "encoder" in params.verifier.kinds, params.device)
     for share in params.verifier.curve:
         scores = score_chains(data, pool, kind, described, params.verifier.folds, share, params.seeds[0])
-        votes = vote_answers(data, pool, scores)
+        votes = vote_answers(data, pool, scores, params.max_questions)
         chosen = aggregate(params, data, pool, scores, params.seeds[0])
         points.append((scores["auc"], chosen["accuracy"] - votes["majority"]["accuracy"]))
     found.draw[f"judge_{pool.dataset}.png"] = lambda path: plots.draw_lines(
@@ -229,9 +253,12 @@ def describe(found: Any, params: Aor) -> None:
         "The built-in chains are a program's, whose every slip its judge can see: they show the machinery, not how "
         "good a judge is on a language model's chains."
     )
-    found.notes = [
+    found.notes += [
         built_in if params.data == "builtin" else "",
         f"Judges: {listed}. A program checks the steps that a chain states and sees no answer key; a verifier is "
         "trained on the chains of other questions. The judge `evidence` also sees how many chains agree, which is a "
         "vote by the back door. Ties of votes count as expected.",
+        "A program that checks steps computes the answer on the way, so that its best chain is hard to beat. Points of "
+        "a verifier are ranks among all chains of a pool: the threshold asks for its best ones, and where none of a "
+        "question's answers has enough, AoR falls back to the majority (fell_back_to_majority).",
     ]

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from prefect import flow
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.registry import Paper
@@ -80,6 +80,14 @@ class Codeie(FlowParameters):
     shots: int = Field(ge=1, description="Demonstrations of each type in a prompt")
     damage: tuple[float, ...] = Field(min_length=1, description="Shares of the records that are damaged")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")
+
+    @model_validator(mode="after")
+    def _known(self) -> "Codeie":
+        if unknown := set(self.forms) - {"code", "sel", "json"}:
+            raise ValueError(f"forms: unknown {', '.join(sorted(unknown))}; expected code, sel, json")
+        if missing := {"code", "sel"} - set(self.forms):
+            raise ValueError(f"forms: {', '.join(sorted(missing))} cannot be left out, the claims compare them")
+        return self
 
 
 PAPER = Paper(

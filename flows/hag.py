@@ -276,7 +276,7 @@ def describe(
     d = params.decoder
     tiny = f"decoder of {d.layers} layers of width {d.width}, trained here"
     found.model = tiny if params.model == "tiny" else params.model
-    same = len({tuple(c) for c in best}) == 1
+    same = len({c[0] for c in best}) == 1
     found.notes = [
         f"{len(configurations)} configurations were tried on every validation input; the best single one is "
         f"{_said(fixed['global'][0])}. Every method answers with the same tuned weights and the same random numbers.",
@@ -284,7 +284,9 @@ def describe(
         "`raw` metrics are not. `oracle` chooses on half of the samples and scores on the other half.",
     ]
     if same:
-        found.notes.append("The best configurations of all families coincide: this run has no power to tell.")
+        found.notes.append(
+            f"The best temperature of every family is {best[0][0]:g}: it cannot tell families apart in this run."
+        )
     if recorded:
         found.notes.append(
             "The recorded answers differ by prompt and temperature; nearly all that a choice can gain there lies in "

@@ -1,6 +1,7 @@
 """Extract records: small models that write them in one form or another, tags, and language models asked in context."""
 
 import json
+import re
 import shutil
 from typing import Any
 
@@ -13,6 +14,9 @@ from paperflows.tasks.policy import cached_task, current_key
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 from paperflows.tasks.target_lms import WEIGHTS, open_vocabulary
 from paperflows.tasks.training import ModelArtifact, fit
+
+# OpenAI's code, and what servers such as vLLM say in words
+_TOO_LONG = re.compile("context_length|maximum context length")
 
 
 class ExtractorArtifact(Artifact):
@@ -152,7 +156,10 @@ def ask_in_context(
                 for i in todo
             ]  # fmt: skip
             replies = [reply for (reply,) in client.run(requests)]
-            too_long = [i for i, r in zip(todo, replies, strict=True) if "context_length" in (r.error or "")]
+            too_long = [i for i, r in zip(todo, replies, strict=True) if r.error and _TOO_LONG.search(r.error)]
+            failed = [r.error for i, r in zip(todo, replies, strict=True) if r.error and i not in too_long]
+            if failed:  # an empty answer would be one without records
+                raise ServiceError(f"{model.model}: {len(failed)} of {len(todo)} requests failed: {failed[0]}")
             for i, reply in zip(todo, replies, strict=True):
                 answers[i] = reply.text
             todo = too_long if shown else []

@@ -38,6 +38,11 @@ class Pool(BaseModel):
     most: int = Field(40, ge=1, description="Chains of a question at most")
 
     @property
+    def unfiltered(self) -> "Pool":
+        """The same, with every chain that there is."""
+        return self.model_copy(update={"styles": (), "without_models": (), "temperature": None})
+
+    @property
     def filters(self) -> dict[str, Any]:
         """Arguments of `read_questions`."""
         return {
@@ -79,6 +84,42 @@ class AggregationArtifact(ChoicesArtifact):
 
     counts: dict[str, float]
     examples: list[dict[str, Any]]
+
+
+class SampledArtifact(DatasetArtifact):
+    """A dataset of reasoning chains whose chains are a language model's, and the counters of its client."""
+
+    usage: dict[str, float]
+
+
+@cached_task(name="sample_chains", retries=2, retry_on=(ServiceError,))
+def sample_chains(
+    dataset: DatasetArtifact, pool: Pool, sampler: Annotator, temperature: float, limit: int, device: str
+) -> SampledArtifact:
+    """`pool.most` chains of a language model for each question, instead of the recorded ones: every method reads them.
+
+    Args:
+        limit: questions, the first ones.
+    """
+    from paperflows.components.data.jsonl import write_jsonl
+    from paperflows.components.reasoning.aggregation import Sample
+    from paperflows.components.reasoning.llm_judge import llm_sampler
+
+    rows = read_split(dataset, "test")[:limit]
+    work = state_folder() / "checkpoints" / current_key()
+    with ExitStack() as opened:
+        client = open_client(sampler, "sampler", device, work, opened)
+        sample = llm_sampler(
+            client, model=sampler.model, questions=[row["question"] for row in rows], kind=pool.answer,
+            temperature=temperature,
+        )  # fmt: skip
+        sampled = sample([Sample(number, 0, pool.most) for number in range(len(rows))])
+        usage = {name: float(value) for name, value in client.usage.counters.items()}
+    with new_artifact() as (folder, artifact):
+        chains = [[{"model": sampler.model, "text": c.text, "answer": c.answer} for c in some] for some in sampled]
+        write_jsonl(folder / "test.jsonl", [{**r, "chains": c} for r, c in zip(rows, chains, strict=True)])
+    shutil.rmtree(work, ignore_errors=True)
+    return SampledArtifact(**{**dataset, **artifact, "rows": {"test": len(rows)}, "usage": usage})
 
 
 @cached_task(name="describe_chains")
@@ -140,8 +181,14 @@ def score_chains(
 
 
 @cached_task(name="vote_answers")
-def vote_answers(dataset: DatasetArtifact, pool: Pool, scores: ScoresArtifact) -> dict[str, ChoicesArtifact]:
-    """Every vote that AoR is compared with, on the same chains and the same judge's scores; ties count as expected."""
+def vote_answers(
+    dataset: DatasetArtifact, pool: Pool, scores: ScoresArtifact, limit: int
+) -> dict[str, ChoicesArtifact]:
+    """Every vote that AoR is compared with, on the same chains and the same judge's scores; ties count as expected.
+
+    Args:
+        limit: questions, the first ones.
+    """
     import numpy as np
     from safetensors.numpy import load_file
 
@@ -152,7 +199,7 @@ def vote_answers(dataset: DatasetArtifact, pool: Pool, scores: ScoresArtifact) -
     questions = read_questions(read_split(dataset, "test"), **pool.filters)
     chance = load_file(open_artifact(scores) / SCORES)["probability"]
     place, outcomes = 0, []
-    for question in questions:
+    for question in questions[:limit]:
         chains = question.chains[: pool.most]
         mine = chance[place : place + len(chains)].tolist()
         place += len(question.chains)
@@ -182,40 +229,32 @@ def vote_answers(dataset: DatasetArtifact, pool: Pool, scores: ScoresArtifact) -
 @cached_task(name="aggregate_answers", retries=2, retry_on=(ServiceError,))
 def aggregate_answers(
     dataset: DatasetArtifact, pool: Pool, selection: Selection, scores: ScoresArtifact | None, llm: Annotator,
-    sampler: Annotator | None, temperature: float, limit: int, seed: int, device: str,
+    limit: int, seed: int, device: str,
 ) -> AggregationArtifact:  # fmt: skip
     """AoR on every question: an offline judge's `scores`, or a language model as judge where they are None.
 
     Args:
-        sampler: the language model that answers; None takes the recorded chains in their order.
         limit: questions, the first ones.
     """
     import numpy as np
 
     from paperflows.components.reasoning.aggregation import Settings, run_all
     from paperflows.components.reasoning.answers import is_correct
-    from paperflows.components.reasoning.llm_judge import LLMJudge, llm_sampler
+    from paperflows.components.reasoning.llm_judge import LLMJudge
     from paperflows.components.reasoning.recorded import read_questions, recorded_sampler
 
     questions = read_questions(read_split(dataset, "test"), **pool.filters)[:limit]
-    texts = [question.text for question in questions]
     settings = Settings(first=pool.first, most=pool.most, **selection.model_dump())
     work = state_folder() / "checkpoints" / current_key()
     usages: dict[str, Any] = {}
     with ExitStack() as opened, progress(f"aggregate {dataset['name']}") as report:
         sample = recorded_sampler(questions, f"dataset {dataset['name']}")
-        if sampler:
-            client = open_client(sampler, "sampler", device, work, opened)
-            usages["sampler"] = client.usage.counters
-            sample = llm_sampler(
-                client, model=sampler.model, questions=texts, kind=pool.answer, temperature=temperature
-            )
         if scores:
             local = compare = _looked_up(questions, scores)
         else:
             client = open_client(llm, "judge", device, work, opened)
             usages["judge"] = client.usage.counters
-            judge = LLMJudge(client, model=llm.model, questions=texts)
+            judge = LLMJudge(client, model=llm.model, questions=[q.text for q in questions])
             local, compare = judge.local, judge.compare
         outcomes = run_all(
             range(len(questions)), settings, seed=seed, sample=sample, local=local, compare=compare, on_progress=report
@@ -250,13 +289,18 @@ def aggregate_answers(
 def select_minority(
     dataset: DatasetArtifact, chosen: AggregationArtifact, majority: ChoicesArtifact, any_right: ChoicesArtifact
 ) -> dict[str, ChoicesArtifact]:
-    """The questions where a right answer was sampled but loses the vote: what was chosen, and one half for each."""
+    """The questions where a right answer was sampled but loses the vote: what was chosen, and one half for each.
+
+    Nothing where there is no such question.
+    """
     import numpy as np
     from safetensors.numpy import load_file
 
     name = dataset["name"]
     ours, votes, there = (load_file(open_artifact(a) / OUTPUTS)[name] for a in (chosen, majority, any_right))
     some = (there > 0) & (votes == 0)
+    if not some.any():
+        return {}
     mine = ours[some]
     return {
         "aor": _choices(name, np.stack([mine, np.ones_like(mine)], axis=1)),

@@ -9,7 +9,8 @@ AnswerKind = Literal["number", "option", "yes_no", "letters", "date", "text"]
 
 _MARKER = re.compile(r"answer\s+is|answer:|\bA:|####", re.IGNORECASE)
 _NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?(?:/\d[\d,]*)?|[-−]?\.\d+")
-_OPTION = re.compile(r"(?<![A-Za-z])([A-Ea-e])(?![A-Za-z'])")
+# a small letter is one only before a bracket or the end: elsewhere it is an article
+_OPTION = re.compile(r"(?<![A-Za-z])(?:([A-E])(?![A-Za-z'])|([a-e])(?=\)|\W*$))")
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 _DATE = re.compile(r"\b(\d{1,2})/(\d{1,2})/(\d{4})\b")
 _LETTERS = re.compile(r"[^\W\d_]+")
@@ -40,7 +41,7 @@ def canonical(answer: str | None, kind: AnswerKind) -> str | None:
         match = _DATE.search(answer)
         return f"{int(match[1]):02d}/{int(match[2]):02d}/{match[3]}" if match else None
     if kind == "option":
-        letters = _OPTION.findall(answer)
+        letters = [big or small for big, small in _OPTION.findall(answer)]
         return letters[-1].upper() if letters else None
     if kind == "letters":
         return "".join(_LETTERS.findall(answer)).casefold() or None

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ..components.llm.conftest import FaultServer
+from ..components.llm.conftest import FaultServer, status
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -21,6 +21,7 @@ def reply(prompt):
 def test_smoke_run(connected):
     server = FaultServer()
     server.reply = reply
+    server.script = [status(400, {"error": {"message": "This model's maximum context length is 100 tokens"}})]
     models = json.dumps({"code": {"kind": "endpoint", "model": "m", "base_url": server.url}})
     try:
         done = connected.run("run", "codeie", "--profile", "smoke", "--set", f"models={models}", OPENAI_API_KEY="k")
@@ -37,7 +38,8 @@ def test_smoke_run(connected):
     assert claims["parser_recovers"]["verdict"] == "holds"
     assert metrics["invented.world_names entities"] == 0
     assert metrics["recovered.world_names entities.dict_call.official"] == 0
-    assert len(sent) == 20 and all("# END" in prompt for prompt in sent), "ten sentences in two forms"
-    for form in ("code", "sel"):
-        key = f"world_names entities.code model in context {form}.0"
-        assert metrics[f"structural_errors.{key}"] == 0 and metrics[f"llm.requests.{key}"] == 10
+    assert len(sent) == 21 and all("# END" in prompt for prompt in sent), "ten sentences in two forms, one shortened"
+    assert len(sent[-1]) < len(sent[0]) or len(sent[10]) < len(sent[0])
+    keys = [f"world_names entities.code model in context {form}.0" for form in ("code", "sel")]
+    assert sorted(metrics[f"llm.requests.{key}"] for key in keys) == [10, 11]
+    assert all(metrics[f"structural_errors.{key}"] == 0 for key in keys)

@@ -26,10 +26,18 @@ def test_lpt(connected):
     assert all(metrics[f"world_questions.layer{n}.bits"] >= 0 for n in (2, 4))
     assert {p.stem for p in (folder / "plots").glob("*.png")} == {"accuracy", "claims", "information", "layers"}
     refused = connected.run(
-        "run", "lpt", "--profile", "smoke", "--set", "datasets.builtin.tasks=[world_pairs_class]", "--set",
+        "run", "lpt", "--profile", "smoke", "--set",
+        "datasets.builtin={tasks: [world_pairs_class], timed: world_pairs_class}", "--set",
         "templates={world_pairs_class: {pattern: '{text} {mask}', words: {paraphrase: good}}}",
     )  # fmt: skip
     assert refused.returncode == 2 and "'not_paraphrase' is not in its template" in refused.stderr
+    for change, said in (
+        ("datasets.builtin.tasks=[world_topics]", "timed: world_questions is none of the tasks world_topics"),
+        ("judged=[input]", "judged: full, naive cannot be left out"),
+        ("rates.full=[]", "rates: none for full"),
+    ):
+        refused = connected.run("run", "lpt", "--profile", "smoke", "--set", change)
+        assert refused.returncode == 2 and said in refused.stderr, refused.stderr
 
 
 def test_bbtv2(connected):
@@ -50,7 +58,8 @@ def test_bbtv2(connected):
 def test_mp2(connected):
     report, claims, folder = run(connected, "mp2")
     assert list(claims) == [
-        "english_modular_beats_scratch", "english_modular_beats_single", "english_modular_beats_uniform",
+        "english_modular_beats_scratch", "english_modular_beats_single", "english_modular_beats_full",
+        "english_modular_beats_uniform",
         "english_router_search_beats_scratch",
     ]  # fmt: skip
     metrics = report["metrics"]

@@ -20,6 +20,8 @@ def test_one_spelling_for_equal_numbers(written):
         ("It is -5 degrees", "number", "-5"),
         ("The answer is (C).", "option", "C"),
         ("A is wrong, so the answer is b", "option", "B"),
+        ("The answer is C. It is a river.", "option", "C"),
+        ("So it is (d), as a check shows.", "option", "D"),
         ("Thus the answer is no.", "yes_no", "no"),
         ("Explain: today is May 1.\nA: 05/01/2021", "date", "05/01/2021"),
         ("A: 5/1/2021", "date", "05/01/2021"),
