@@ -253,7 +253,8 @@ def describe(found: Any, params: Codeie, results: Any, parsed: Any, writers: Any
         ("" if params.models else "A proxy: no large language model was asked. ")
         + "The code model's decoder learnt Python source of the running interpreter's standard library, the text "
         "model's as many tokens of prose. Code targets are longer.",
-        "Training sentences that stand in the test split word for word are left out (`dropped`).",
+        "Training sentences that stand in the test split word for word are left out (`dropped`). `targets_cut`: test "
+        "sentences whose reference is longer than a model may write in that form, which it cannot get right.",
     ]
     found.children = [
         (f"{name}-lm-seed{seed}", {"corpus": name, "seed": seed}, writer["history"])

@@ -83,8 +83,9 @@ def train_extractor(
         lambda m, b: m(b["source"], b["mask"], b["target"]), t["steps"], t["learning_rate"], seed, device,
         rates={"encoder.": t["encoder_rate"]},
     )  # fmt: skip
-    answers, nats = _write_all(whole, test, tokenizer, words, FORMS[form], schema, t)
-    return _scored(data["name"], answers, nats, test, schema, form, done.history, dropped)
+    answers, nats, cut = _write_all(whole, test, tokenizer, words, FORMS[form], schema, t)
+    found = _scored(data["name"], answers, nats, test, schema, form, done.history, dropped)
+    return ExtractorArtifact(**{**found, "counts": {**found["counts"], "targets_cut": float(cut)}})
 
 
 @cached_task(name="tag_entities", task_run_name="tags-{data[name]}-{size}-seed{seed}")
@@ -201,7 +202,9 @@ def _split(
 
 
 def _write_all(whole: Any, test: Any, tokenizer: Any, words: Any, form: Any, schema: Any, t: dict[str, Any]) -> Any:
-    """What the model writes for each test sentence, and the nats (N,) of its reference target."""
+    """What the model writes for each test sentence, the nats (N,) of its reference target, and how many of those are
+    longer than what a model may write.
+    """
     import numpy as np
     import torch
 
@@ -211,12 +214,14 @@ def _write_all(whole: Any, test: Any, tokenizer: Any, words: Any, form: Any, sch
     whole.eval()
     device = next(whole.parameters()).device
     sources = [read_source(s, tokenizer, max_length=t["max_length"]) for s in test]
-    answers, nats = [""] * len(test), np.zeros(len(test))
+    answers, nats, cut = [""] * len(test), np.zeros(len(test)), 0
     for rows in token_budget_batches(np.array([len(s.ids) for s in sources]), budget=2048):
         ids = _pad([sources[i].ids for i in rows], tokenizer.pad_token_id).to(device)
         mask = (ids != tokenizer.pad_token_id).long()
         limit = whole.decoder.positions + 1
-        target = [write_target(test[i], sources[i], form, schema, words)[:limit] for i in rows]
+        target = [write_target(test[i], sources[i], form, schema, words) for i in rows]
+        cut += sum(len(one) > min(limit, t["longest"]) for one in target)
+        target = [one[:limit] for one in target]
         with torch.inference_mode():
             gold, memory = _pad(target, -100).to(device), whole.read(ids, mask)
             said = whole.decoder(gold[:, :-1].clamp(min=0), memory, mask)
@@ -225,7 +230,7 @@ def _write_all(whole: Any, test: Any, tokenizer: Any, words: Any, form: Any, sch
             written = whole.decoder.write(memory, mask, longest=t["longest"])
         for i, numbers in zip(rows, written, strict=True):
             answers[i] = spell(numbers, sources[i], words)
-    return answers, nats
+    return answers, nats, cut
 
 
 def _scored(

@@ -24,7 +24,8 @@ HEADS = ("def named_entity_recognition(", "def relation_extraction(")  # a promp
 class Read:
     """Raw records, none checked against a schema yet, and what could not be read.
 
-    `counts`: ill_formed (lines that are no record), truncated (a last line that is cut), extra_keys.
+    `counts`: ill_formed (lines, or what is left of brackets, that are no record), truncated (a last line that is cut),
+    extra_keys. An answer with neither of the first two is a target that some records have.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -85,6 +86,8 @@ class Code:
                 found.counts["truncated"] += 1
             else:
                 found.counts["ill_formed"] += 1
+        if text.strip() and not found.records and not found.counts:
+            found.counts["ill_formed"] += 1  # words without a record; the answer "no record" is empty
         return found
 
 
@@ -112,25 +115,23 @@ class Brackets:
         return f"<0> {' '.join(parts)} <1>\n" if parts else "<0> <1>\n"
 
     def read(self, text: str, schema: Schema) -> Read:
-        """Every innermost bracket (entities), or bracket in a bracket (relations); what is not closed is counted."""
+        """Every innermost bracket (entities), or bracket in a bracket (relations); ill-formed is what is left over."""
         found = Read()
         line = _cut(text).split("\n")[0]
-        opened, closed = line.count("<0>"), line.count("<1>")
-        found.counts["ill_formed"] += int(opened != closed or opened == 0)
         body = r"((?:(?!<[015]>).)+?)"
-        if schema.relations:
-            pattern = rf"<0>\s*{body}\s*<5>\s*{body}\s*((?:<0>(?:(?!<[01]>).)*<1>\s*)+)"
-            for kind, span, inner in re.findall(pattern, line):
-                for relation, tail in re.findall(rf"<0>\s*{body}\s*<5>\s*{body}\s*<1>", inner):
-                    tail_type, separator, tail_text = tail.partition(" : ")
-                    if not separator:
-                        found.counts["ill_formed"] += 1
-                        continue
-                    values = (relation, kind, span, tail_type, tail_text)
-                    found.records.append(dict(zip(RELATION_KEYS, (v.strip() for v in values), strict=True)))
-        else:
-            for kind, span in re.findall(rf"<0>\s*{body}\s*<5>\s*{body}\s*<1>", line):
-                found.records.append({"text": span.strip(), "type": kind.strip()})
+        inner = rf"<0>\s*{body}\s*<5>\s*{body}\s*<1>"
+        outer = rf"<0>\s*{body}\s*<5>\s*{body}\s*((?:<0>(?:(?!<[01]>).)*<1>\s*)+)<1>" if schema.relations else inner
+        for match in re.finditer(outer, line):
+            kind, span = match[1].strip(), match[2].strip()
+            if not schema.relations:
+                _keep(found, (span, kind), ENTITY_KEYS)
+                continue
+            tails = re.findall(inner, match[3])
+            found.counts["ill_formed"] += int(len(tails) < match[3].count("<0>"))
+            for relation, tail in tails:
+                tail_type, _, tail_text = tail.partition(" : ")
+                _keep(found, (relation, kind, span, tail_type, tail_text), RELATION_KEYS)
+        found.counts["ill_formed"] += int("".join(re.sub(outer, "", line).split()) != "<0><1>")
         return found
 
 
@@ -168,6 +169,15 @@ class JSONLines:
 
 
 FORMS: dict[str, Form] = {form.name: form for form in (Code(), Brackets(), JSONLines())}
+
+
+def _keep(found: Read, values: Sequence[str], keys: Sequence[str]) -> None:
+    """A record of these texts, unless one is empty."""
+    stripped = [value.strip() for value in values]
+    if all(stripped):
+        found.records.append(dict(zip(keys, stripped, strict=True)))
+    else:
+        found.counts["ill_formed"] += 1
 
 
 def _keys(schema: Schema) -> tuple[str, ...]:

@@ -35,6 +35,9 @@ def test_smoke_run(connected):
     assert set(claims) == {
         "form_fits_model", "code_beats_brackets", "fewer_broken", "likelier_targets", "parser_recovers", "code_beats_tags",
     }  # fmt: skip
+    cut = {name for name in metrics if name.startswith("targets_cut.")}
+    assert cut and all(0 <= metrics[name] <= 10 for name in cut)
+    assert max(metrics[name] for name in cut) > 0, "code is longer than the 20 tokens of the smoke profile"
     assert claims["parser_recovers"]["verdict"] == "holds"
     assert metrics["invented.world_names entities"] == 0
     assert metrics["recovered.world_names entities.dict_call.official"] == 0

@@ -40,6 +40,25 @@ def test_brackets():
     assert FORMS["sel"].read(target, RE).records == records_of(SENTENCE, RE)
 
 
+@pytest.mark.parametrize("text", [
+    "<0> <0> people John <1> <1>", "<0> <1> hello world", "<0> John <1> people <0> <1>", "<0> <0> person <5>  <1> <1>",
+    "no brackets", "<0> <0> person <5> Ann <1> and more <1>", "<0> <0> person <5> Ann <1>", "",
+])  # fmt: skip
+def test_brackets_are_broken_by_whatever_is_left_over(text):
+    assert FORMS["sel"].read(text, NER).counts["ill_formed"] == 1
+
+
+@pytest.mark.parametrize("text", ["# blah blah prose", "\treturn x", "print(1)\n"])
+def test_code_without_a_record_is_broken_unless_it_is_empty(text):
+    assert FORMS["code"].read(text, NER).counts["ill_formed"] == 1
+    assert not +FORMS["code"].read("\n", NER).counts
+
+
+def test_a_relation_without_a_tail_is_broken():
+    read = FORMS["sel"].read("<0> <0> person <5> Ann <0> live in <5> location Oslo <1> <1> <1>", RE)
+    assert read.records == [] and read.counts["ill_formed"] == 1
+
+
 WORDS = st.text(alphabet="abcXYZ0'\"\\{}()é ,.", min_size=1, max_size=12).map(str.strip).filter(bool)
 RECORDS = st.lists(st.fixed_dictionaries({"text": WORDS, "type": st.sampled_from(["location", "person"])}), max_size=5)
 
