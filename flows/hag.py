@@ -98,6 +98,12 @@ class Hag(FlowParameters):
     def _consistent(self) -> "Hag":
         if missing := {"train", "validation", "test"} - self.limits.keys():
             raise ValueError(f"limits: {', '.join(sorted(missing))} missing")
+        for name, wanted, split in (
+            ("search.inputs", self.search.inputs, "validation"),
+            ("evaluated", self.evaluated, "test"),
+        ):
+            if wanted > self.limits[split]:
+                raise ValueError(f"{name}: {wanted} are more than limits.{split} keeps, {self.limits[split]}")
         return self
 
 
