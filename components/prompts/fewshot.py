@@ -24,7 +24,7 @@ def few_shot(
         without: rows whose texts must not be drawn, such as those of the test split.
 
     Raises:
-        InputError: a class has fewer than two different examples.
+        InputError: a class has no example, or one alone for both.
     """
     random = np.random.default_rng(seed)
     seen = {_key(row) for row in without}
@@ -36,11 +36,11 @@ def few_shot(
         if key not in seen and len(mine) < train + dev:
             seen.add(key)
             mine.append(row)
-    cuts = {}
+    cuts, for_dev = {}, int(dev > 0)
     for label, some in taken.items():
-        if len(some) < 2:
-            raise InputError(f"label {label!r} has {len(some)} different examples; two at least are needed")
-        cuts[label] = min(max(1, round(len(some) * train / (train + dev))), len(some) - 1)
+        if len(some) < 1 + for_dev:
+            raise InputError(f"label {label!r} has {len(some)} different examples; {1 + for_dev} at least are needed")
+        cuts[label] = min(max(1, round(len(some) * train / (train + dev))), len(some) - for_dev)
     first = [row for label in sorted(taken) for row in taken[label][: cuts[label]]]
     second = [row for label in sorted(taken) for row in taken[label][cuts[label] :]]
     return [first[i] for i in random.permutation(len(first))], [second[i] for i in random.permutation(len(second))]

@@ -144,5 +144,7 @@ def test_a_small_class_gives_what_it_has():
     rows = [{"text": f"Text {i}", "label": "rare" if i < 5 else "common"} for i in range(40)]
     train, dev = few_shot(rows, train=8, dev=8, seed=0)
     assert [sum(r["label"] == c for r in some) for some in (train, dev) for c in ("rare", "common")] == [2, 8, 3, 8]
-    with pytest.raises(InputError, match="label 'rare' has 1 different examples; two at least"):
+    with pytest.raises(InputError, match="label 'rare' has 1 different examples; 2 at least"):
         few_shot(rows[4:], train=8, dev=8, seed=0)
+    train, dev = few_shot(rows[4:], train=8, dev=0, seed=0)
+    assert sum(r["label"] == "rare" for r in train) == 1 and len(train) == 9 and dev == []
