@@ -120,7 +120,9 @@ class Brackets:
         line = _cut(text).split("\n")[0]
         body = r"((?:(?!<[015]>).)+?)"
         inner = rf"<0>\s*{body}\s*<5>\s*{body}\s*<1>"
-        outer = rf"<0>\s*{body}\s*<5>\s*{body}\s*((?:<0>(?:(?!<[01]>).)*<1>\s*)+)<1>" if schema.relations else inner
+        outer = (
+            rf"<0>\s*{body}\s*<5>\s*{body}\s*((?:<0>(?:(?!<[01]>).)*<1>\s*)+)(?:<1>)?" if schema.relations else inner
+        )
         for match in re.finditer(outer, line):
             kind, span = match[1].strip(), match[2].strip()
             if not schema.relations:

@@ -59,6 +59,11 @@ def test_a_relation_without_a_tail_is_broken():
     assert read.records == [] and read.counts["ill_formed"] == 1
 
 
+def test_an_answer_that_is_cut_keeps_the_relations_that_were_said():
+    read = FORMS["sel"].read("<0> <0> person <5> Ann Lee <0> live in <5> location : Oslo <1> <1>", RE)
+    assert read.records == records_of(SENTENCE, RE) and read.counts["ill_formed"] == 1
+
+
 WORDS = st.text(alphabet="abcXYZ0'\"\\{}()é ,.", min_size=1, max_size=12).map(str.strip).filter(bool)
 RECORDS = st.lists(st.fixed_dictionaries({"text": WORDS, "type": st.sampled_from(["location", "person"])}), max_size=5)
 
