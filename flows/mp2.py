@@ -8,7 +8,7 @@ numbers, by forward passes alone; against prompts from nothing, one pre-trained 
 from typing import Any
 
 from prefect import flow
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.prompts import joined
@@ -68,16 +68,22 @@ class Prompting(Section):
     router_rate: float = Field(gt=0, description="Factor on it for the router (two-speed training)")
     tune_steps: int = Field(ge=3, description="Steps on a new task, all arms")
     tune_rates: tuple[float, ...] = Field(
-        min_length=1, description="Learning rates tried there by each arm but full; dev chooses, with the first seed"
+        min_length=1, description="Learning rates tried there by each arm of prompts; dev chooses, with the first seed"
     )
     tune_router_rate: float = Field(gt=0, description="Factor on it for the router")
-    full_rate: float = Field(gt=0, description="Learning rate of full tuning")
+    full_rates: tuple[float, ...] = Field(min_length=1, description="Learning rates tried by full tuning, as many")
     evaluations: int = Field(ge=1, description="Looks at dev over a training; the best weights are kept")
     calls: int = Field(ge=8, description="Forward calls of a search, all arms")
     population: int = Field(ge=4, description="Candidates at a time; each counts as a call")
     router_sigma: float = Field(gt=0, description="First step of CMA-ES on router values")
     bound: float = Field(gt=0, description="Router values stay within +- this")
     prompt_sigma: float = Field(gt=0, description="First step of CMA-ES on a prompt's numbers")
+
+    @model_validator(mode="after")
+    def _as_many(self) -> "Prompting":
+        if len(self.full_rates) != len(self.tune_rates):
+            raise ValueError(f"full_rates: {len(self.full_rates)} where prompts try {len(self.tune_rates)}")
+        return self
 
 
 class Mp2(FlowParameters):
@@ -104,7 +110,6 @@ PAPER = Paper(
 # arm -> which prompts it starts from
 ARMS = {"modular": "modular", "uniform": "modular", "single": "single", "scratch": "", "search_router": "modular"}
 ARMS |= {"search_both": "modular", "search_scratch": ""}
-BY_GRADIENT = ("modular", "uniform", "single", "scratch")
 KINDS = ["classification", "classification of a pair", "multiple choice"]
 
 
@@ -117,7 +122,9 @@ def mp2(params: Mp2) -> dict[str, Any]:
             downstream = [load_dataset(params.data, d, KINDS[:2]) for d in line.downstream]
             texts = [load_dataset(params.data, d) for d in line.texts]
             encoder = encoder_of(params, line, [*texts, *upstream], downstream)
-            settings = params.prompting.model_dump(exclude={"tune_rates"}) | {"questions": params.questions}
+            settings = params.prompting.model_dump(exclude={"tune_rates", "full_rates"}) | {
+                "questions": params.questions
+            }
 
             reader = train_reader(encoder, upstream, downstream, settings, 0, params.device)
             prompts = {
@@ -154,9 +161,8 @@ def adapt_all(
     def adapt(s: Any, rate: float, seed: int) -> Any:
         return adapt_prompts.submit(arm, reader, prompts, s, settings | {"tune_rate": rate}, seed, params.device)
 
-    first, rates = params.seeds[0], params.prompting.tune_rates
-    # a search takes no learning rate, and full tuning has its own
-    tried = rates if arm in BY_GRADIENT else rates[:1]
+    first, p = params.seeds[0], params.prompting
+    tried = (0.0,) if arm.startswith("search") else p.full_rates if arm == "full" else p.tune_rates
     trials = [{rate: adapt(s, rate, first) for rate in tried} for s in shots[0]]
     chosen = [max(tried, key=lambda rate: some[rate].result()["score"]) for some in trials]
     futures = [

@@ -145,7 +145,7 @@ def adapt_prompts(
 
     Args:
         prompts: of `pretrain_prompts`; None for a prompt drawn at random.
-        settings: as there, and tune_steps, tune_rate, tune_router_rate (a factor on it), full_rate, evaluations, calls,
+        settings: as there, and tune_steps, tune_rate, tune_router_rate (a factor on it), evaluations, calls,
             population, router_sigma, bound, prompt_sigma.
     """
     import torch
@@ -190,7 +190,7 @@ def adapt_prompts(
 
         done = fit(
             name, {"arm": arm, "seed": seed}, model, batch_at, reading_loss, s["tune_steps"],
-            s["full_rate"] if arm == "full" else s["tune_rate"], seed, device, weight_decay=0.0,
+            s["tune_rate"], seed, device, weight_decay=0.0,
             rates={"modular.router": s["tune_router_rate"]}, evaluate=lambda _: dev(),
             evaluate_every=max(1, s["tune_steps"] // s["evaluations"]),
         )  # fmt: skip
