@@ -16,19 +16,10 @@ from paperflows.flows.params import FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.annotators import Annotator
+from paperflows.tasks.chains import Pool, describe_chains, sample_chains, score_chains
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
-from paperflows.tasks.reasoning import (
-    Pool,
-    Selection,
-    aggregate_answers,
-    chains_used,
-    describe_chains,
-    sample_chains,
-    score_chains,
-    select_minority,
-    vote_answers,
-)
+from paperflows.tasks.reasoning import Selection, aggregate_answers, chains_used, select_minority, vote_answers
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
 

@@ -1,8 +1,14 @@
 """The flow `aor` by its command, on the built-in chains."""
 
 import json
+import re
+from collections import Counter
 
 import pytest
+
+from paperflows.components.data.world import build
+
+from ..components.llm.conftest import FaultServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -26,3 +32,39 @@ def test_smoke_run(connected):
     assert examples and {"question", "gold", "chosen", "scores"} < examples[0].keys()
     refused = connected.run("run", "aor", "--profile", "smoke", "--set", "selection.keep=0")
     assert refused.returncode == 2 and "selection.keep" in refused.stderr
+
+
+def test_a_language_model_answers_and_judges_and_every_method_reads_its_chains(connected):
+    gold = {row["question"]: row["answer"] for row in build("world_chains")["test"]}
+    asked, server = Counter(), FaultServer()
+    server.honours["n"] = False
+
+    def reply(text):
+        solutions = re.findall(r"Solution (\d+)(?: \(result: \w+\))?:\n(.*)", text)
+        question = next((q for q in gold if q in text), None)
+        if question is None:
+            return "{}"  # whether replies can be asked for as JSON
+        if not solutions:
+            asked[question] += 1  # two in three wrong: the vote loses, the judge knows better
+            return f"It is plain. The answer is {gold[question] if asked[question] % 3 == 0 else 'zz'}."
+        good = {"validity": 3, "consistency": 3, "completeness": 2, "knowledge": 2}
+        rated = [(int(n), dict.fromkeys(good, 1) if " zz." in said else good) for n, said in solutions]
+        return json.dumps({"scores": [{"chain": n, "reasoning": "read", **points} for n, points in rated]})
+
+    server.reply = reply
+    served = f"{{kind: endpoint, model: m, base_url: '{server.url}'}}"
+    pool = "{dataset: world_chains, answer: letters, judge: llm, first: 6, most: 6}"
+    sets = [f"pools.builtin=[{pool}]", f"llm.judge={served}", f"llm.sampler={served}", "max_questions=12"]
+    given = [part for one in sets for part in ("--set", one)]
+    try:
+        done = connected.run("run", "aor", "--profile", "smoke", *given, OPENAI_API_KEY="k")
+    finally:
+        server.close()
+    assert done.returncode == 0, done.stderr
+    (path,) = (connected.root / "runs").glob("*/report.json")
+    report = json.loads(path.read_text())
+    metrics, claims = report["metrics"], [c["id"].partition("_world")[0] for c in report["claims"]]
+    assert claims == ["aor_beats_majority", "aor_beats_weighted", "aor_beats_best", "weighted_beats_majority"]
+    assert sum(asked.values()) == metrics["sampler.requests.world_chains"] == 12 * 6
+    assert metrics["accuracy.world_chains.one_chain"] == pytest.approx(1 / 3), "of the model's chains, not the recorded"
+    assert metrics["accuracy.world_chains.majority"] == 0 and metrics["accuracy.world_chains.aor"] == 1
