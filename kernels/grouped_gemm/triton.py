@@ -17,7 +17,7 @@ from paperflows.kernels.dispatch import interpreted
 def _product(
     rows, weight, out, tile_group, tile_row, ends, tiles, width_in, width_out,
     stride_group, stride_in, stride_out,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr, EVEN: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, TOGETHER: tl.constexpr,
 ):  # fmt: skip
     # tiles in bands of TOGETHER, column by column, so that a band's rows and the weights it shares stay in cache
@@ -31,26 +31,28 @@ def _product(
     if group < 0:
         return
     row = tl.load(tile_row + tile) + tl.arange(0, BLOCK_M)
-    live = row < tl.load(ends + group)
+    end = tl.load(ends + group)
     column = block * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    base = weight + group.to(tl.int64) * stride_group
+    # rows beyond the last are read as the last, columns as the first (the remainder keeps what the compiler knows of
+    # their being consecutive): no mask is needed, and they are not stored
+    left = rows + tl.minimum(row, end - 1).to(tl.int64)[:, None] * width_in
+    right = weight + group.to(tl.int64) * stride_group
+    right += (column % width_out)[None, :].to(tl.int64) * stride_out
     for start in range(0, width_in, BLOCK_K):
         inner = start + k
-        a = tl.load(
-            rows + row.to(tl.int64)[:, None] * width_in + inner[None, :],
-            mask=live[:, None] & (inner[None, :] < width_in), other=0.0,
-        )  # fmt: skip
-        b = tl.load(
-            base + inner[:, None].to(tl.int64) * stride_in + column[None, :].to(tl.int64) * stride_out,
-            mask=(inner[:, None] < width_in) & (column[None, :] < width_out), other=0.0,
-        )  # fmt: skip
+        if EVEN:
+            a = tl.load(left + inner[None, :])
+            b = tl.load(right + inner[:, None].to(tl.int64) * stride_in)
+        else:
+            a = tl.load(left + inner[None, :], mask=inner[None, :] < width_in, other=0.0)
+            b = tl.load(right + inner[:, None].to(tl.int64) * stride_in, mask=inner[:, None] < width_in, other=0.0)
         if UPCAST:
             a, b = a.to(tl.float32), b.to(tl.float32)
         total = tl.dot(a, b, total, input_precision=PRECISION)
     place = out + row.to(tl.int64)[:, None] * width_out + column[None, :]
-    tl.store(place, total.to(out.dtype.element_ty), mask=live[:, None] & (column[None, :] < width_out))
+    tl.store(place, total.to(out.dtype.element_ty), mask=(row < end)[:, None] & (column[None, :] < width_out))
 
 
 @triton.jit
@@ -65,17 +67,20 @@ def _outer(
     k = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     total = tl.zeros((BLOCK_K, BLOCK_N), tl.float32)
-    for start in range(begin, end, BLOCK_M):
-        row = start + tl.arange(0, BLOCK_M)
-        wide = row.to(tl.int64)
-        a = tl.load(
-            rows + wide[None, :] * width_in + k[:, None],
-            mask=(row[None, :] < end) & (k[:, None] < width_in), other=0.0,
-        )  # fmt: skip
-        b = tl.load(
-            grads + wide[:, None] * width_out + column[None, :],
-            mask=(row[:, None] < end) & (column[None, :] < width_out), other=0.0,
-        )  # fmt: skip
+    left = rows + (k % width_in)[:, None]
+    right = grads + (column % width_out)[None, :]
+    whole = begin + (end - begin) // BLOCK_M * BLOCK_M
+    for start in range(begin, whole, BLOCK_M):
+        row = (start + tl.arange(0, BLOCK_M)).to(tl.int64)
+        a = tl.load(left + row[None, :] * width_in)
+        b = tl.load(right + row[:, None] * width_out)
+        if UPCAST:
+            a, b = a.to(tl.float32), b.to(tl.float32)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    if whole < end:
+        row = (whole + tl.arange(0, BLOCK_M)).to(tl.int64)
+        a = tl.load(left + row[None, :] * width_in, mask=row[None, :] < end, other=0.0)
+        b = tl.load(right + row[:, None] * width_out, mask=row[:, None] < end, other=0.0)
         if UPCAST:
             a, b = a.to(tl.float32), b.to(tl.float32)
         total = tl.dot(a, b, total, input_precision=PRECISION)
@@ -95,7 +100,8 @@ def product(rows: Tensor, weight: Tensor, sizes: Tensor) -> Tensor:
     grid = (tiles * triton.cdiv(width_out, blocks["BLOCK_N"]),)
     _product[grid](
         rows, weight, out, tile_group, tile_row, ends, tiles, width_in, width_out, *weight.stride(),
-        PRECISION=_precision(), UPCAST=interpreted(), TOGETHER=8, **blocks, **_launch(rows.dtype),
+        PRECISION=_precision(), UPCAST=interpreted(), EVEN=width_in % blocks["BLOCK_K"] == 0, TOGETHER=8,
+        **blocks, **_launch(rows.dtype),
     )  # fmt: skip
     return out
 

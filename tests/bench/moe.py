@@ -1,10 +1,12 @@
 """The mixture-of-experts layer: against loops, against a dense layer of equal FLOPs, and what rectifying adds.
 
-On a CUDA device the sizes are those of Llama 2 7B (and 64 small experts) in bfloat16, and transformers' experts run on
-the same routing; without one the sizes are 4,096 tokens of width 512 in float32, forward and backward.
+On a CUDA device the sizes are those of Llama 2 7B (and 64 small experts) in bfloat16, and transformers' experts, and
+ScatterMoE's where it is installed, run on the same routing; without one the sizes are 4,096 tokens of width 512 in
+float32, forward and backward.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -92,9 +94,11 @@ def one(
     memory = {}
     if device == "cuda":
         for kind, work in works.items():
+            work()  # the gradients' places are there from now on
+            before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
             work()
-            memory[kind] = torch.cuda.max_memory_allocated() / 2**30
+            memory[kind] = (torch.cuda.max_memory_allocated() - before) / 2**30
     times = interleaved(works, repeats=9)
     rectified, plain = times["rectified"], times["plain"]
     shares = layers["rectified"].record.plan.shares()
@@ -114,7 +118,9 @@ def one(
         ratio = {"ratio": plain / times[kind], "to": f"ours takes, of {kind}"}
         found.append({"what": f"{name}: {kind}", "value": 1e3 * times[kind], "unit": "ms", **ratio})
     for kind, peak in memory.items():
-        found.append({"what": f"{name}: peak memory, {kind}", "value": peak, "unit": "GiB"})
+        found.append(
+            {"what": f"{name}: memory of a step beyond weights and gradients, {kind}", "value": peak, "unit": "GiB"}
+        )
     if device == "cpu":
         with torch.no_grad():
             slow = interleaved({"loops": lambda: loops(layers["plain"], x), "plain": lambda: layers["plain"](x)}, 3)
@@ -126,7 +132,10 @@ def one(
 
 
 def peers(x: Tensor, layer: MoELayer, k: int, timed: Any) -> dict[str, Callable[[], Any]]:
-    """transformers' experts by grouped matrix products (its Mixtral layer), for our router's choices: none dropped."""
+    """transformers' experts by grouped matrix products (its Mixtral layer) and ScatterMoE's, for our router's choices.
+
+    They drop none.
+    """
     from transformers import MixtralConfig
     from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
@@ -142,4 +151,10 @@ def peers(x: Tensor, layer: MoELayer, k: int, timed: Any) -> dict[str, Callable[
             assert name in ("gate_up_proj", "down_proj"), name
     scores = layer._logits(x.detach()).softmax(-1)
     weights, choices = scores.topk(k, dim=-1)
-    return {"transformers grouped_mm": timed(lambda: theirs(x, choices, weights.to(x.dtype)))}
+    works = {"transformers grouped_mm": timed(lambda: theirs(x, choices, weights.to(x.dtype)))}
+    if find_spec("scattermoe"):
+        from scattermoe.mlp import GLUMLP
+
+        scatter = GLUMLP(width, double // 2, experts, k).to(x.device, x.dtype)
+        works["ScatterMoE"] = timed(lambda: scatter(x, weights.to(x.dtype), choices))
+    return works
