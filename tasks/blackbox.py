@@ -57,8 +57,7 @@ def search_prompts(
     layers = {"bbtv2": encoder.depth, "random": encoder.depth, "bbt": 1, "manual": 0}[method]
     n, width = s["length"], encoder.width
     start = [torch.zeros(n, width, device=place) for _ in range(encoder.depth)]
-    start[0] = word_states(parts.encoder.cpu(), count=n, seed=seed).to(place)
-    encoder.to(place)
+    start[0] = word_states(parts.encoder, count=n, seed=seed)
     name = f"{method}-{shots['dataset']}-seed{seed}"
 
     def accuracy(split: str, prompts: Any) -> tuple[float, Any]:

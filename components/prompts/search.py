@@ -95,7 +95,7 @@ def search_layers(
         for layer, (projection, first, search) in enumerate(zip(projections, start, searches, strict=True)):
             if model.calls >= budget:
                 return
-            candidates = first + (search.ask() @ projection).view(-1, *first.shape)
+            candidates = first + (search.ask().to(projection.device) @ projection).view(-1, *first.shape)
             losses = model.losses(layer, candidates)
             search.tell(losses.tolist())
             at = int(losses.argmin())

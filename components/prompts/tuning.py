@@ -161,7 +161,7 @@ def word_states(encoder: Any, *, count: int, seed: int) -> Tensor:
     """(count, D) states of random words of the vocabulary where they enter layer 0, each as a text of one word."""
     generator = torch.Generator().manual_seed(seed)
     size = encoder.config.vocab_size
-    ids = torch.randint(min(1000, size // 2), size, (count, 1), generator=generator)
+    ids = torch.randint(min(1000, size // 2), size, (count, 1), generator=generator).to(encoder.device)
     with torch.no_grad():
         return PromptEncoder(encoder).eval().start(ids, torch.ones_like(ids)).hidden[:, 0]
 
