@@ -1,10 +1,10 @@
 """The experts of one worker: feed-forward networks computed together. G experts, M rows, d width, h hidden width."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paperflows.kernels.grouped_gemm import grouped_gemm
+from paperflows.kernels.swiglu import swiglu
 
 
 class Experts(nn.Module):
@@ -25,8 +25,7 @@ class Experts(nn.Module):
 
     def forward(self, rows: Tensor, counts: Tensor) -> Tensor:
         """(M, d) rows in the order of the experts, (G,) rows of each -> (M, d)."""
-        gate, up = grouped_gemm(rows, self.gate_up, counts).chunk(2, dim=-1)
-        return grouped_gemm(F.silu(gate) * up, self.down, counts)
+        return grouped_gemm(swiglu(grouped_gemm(rows, self.gate_up, counts)), self.down, counts)
 
     def flops(self, rows: int) -> int:
         """Floating-point operations of `rows` rows, a multiply-add as two."""

@@ -1,7 +1,7 @@
 """Speeds and overheads as ratios in one run: `make bench`, never a test.
 
 A section is a module of this folder with a function `figures()`; `python tests/bench NAME …` runs some of them. Each
-writes docs/results/bench/<section>.json and .md.
+writes docs/results/bench/<section>.json and .md, on a GPU <section>-cuda.json and .md.
 """
 
 import importlib
@@ -30,13 +30,14 @@ def main() -> None:
         }
         target = ROOT / "docs" / "results" / "bench"
         target.mkdir(parents=True, exist_ok=True)
-        (target / f"{section}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        name = f"{section}-cuda" if result["device"].startswith("cuda") else section
+        (target / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         lines = ["| what | measured | goal | ratio |", "| --- | --- | --- | --- |"]
         for f in figures:
             ratio = f"{f['ratio']:.2f} × {f['to']}" if "ratio" in f else ""
             lines.append(f"| {f['what']} | {f['value']:.3g} {f['unit']} | {f.get('goal', '')} | {ratio} |")
         note = f"`{result['made_by']}` at {result['git']}, {result['device']}, {result['finished'][:10]}"
-        (target / f"{section}.md").write_text(f"{note}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+        (target / f"{name}.md").write_text(f"{note}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
         print(f"{section}\n" + "\n".join(lines))
 
 

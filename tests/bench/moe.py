@@ -5,7 +5,7 @@ ScatterMoE's where it is installed, run on the same routing; without one the siz
 float32, forward and backward.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import Any
 
@@ -81,22 +81,26 @@ def one(
         gate, up = (several @ gate_up).chunk(2, dim=-1)
         return (F.silu(gate) * up) @ down
 
-    def timed(forward: Callable[[], Tensor]) -> Callable[[], None]:
+    def timed(forward: Callable[[], Tensor], trained: Iterable[Tensor]) -> Callable[[], None]:
+        trained = list(trained)
+
         def run() -> None:
-            forward().sum().backward()
+            torch.autograd.grad(forward().sum(), trained)  # not added to those of the step before, as a training does
             if device == "cuda":
                 torch.cuda.synchronize()
 
         return run
 
-    works: dict[str, Callable[[], Any]] = {kind: timed(lambda m=m: m(x)) for kind, m in layers.items()}
-    works["dense"] = timed(dense)
+    works: dict[str, Callable[[], Any]] = {
+        kind: timed(lambda m=m: m(x), [x, *m.parameters()]) for kind, m in layers.items()
+    }
+    works["dense"] = timed(dense, [several, gate_up, down])
     if device == "cuda":
         works |= peers(x, layers["plain"], k, timed)
     memory = {}
     if device == "cuda":
         for kind, work in works.items():
-            work()  # the gradients' places are there from now on
+            work()
             before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
             work()
@@ -123,7 +127,11 @@ def one(
         found.append({"what": f"{name}: {kind}", "value": 1e3 * times[kind], "unit": "ms", **ratio})
     for kind, peak in memory.items():
         found.append(
-            {"what": f"{name}: memory of a step beyond weights and gradients, {kind}", "value": peak, "unit": "GiB"}
+            {
+                "what": f"{name}: memory of a step beyond weights, gradients among it, {kind}",
+                "value": peak,
+                "unit": "GiB",
+            }
         )
     if device == "cpu":
         with torch.no_grad():
@@ -156,11 +164,13 @@ def peers(x: Tensor, layer: MoELayer, k: int, timed: Any) -> dict[str, Callable[
             assert name in ("gate_up_proj", "down_proj"), name
     scores = layer._logits(x.detach()).softmax(-1)
     weights, choices = scores.detach().topk(k, dim=-1)
-    works = {"transformers grouped_mm": timed(lambda: theirs(x, choices, weights.to(x.dtype)))}
+    works = {
+        "transformers grouped_mm": timed(lambda: theirs(x, choices, weights.to(x.dtype)), [x, *theirs.parameters()])
+    }
     if find_spec("scattermoe"):
         from scattermoe.mlp import GLUMLP
 
         with torch.device(x.device):
             scatter = GLUMLP(width, double // 2, experts, k).to(x.dtype)
-        works["ScatterMoE"] = timed(lambda: scatter(x, weights.to(x.dtype), choices))
+        works["ScatterMoE"] = timed(lambda: scatter(x, weights.to(x.dtype), choices), [x, *scatter.parameters()])
     return works

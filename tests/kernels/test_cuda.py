@@ -9,6 +9,7 @@ from paperflows.components.moe.layer import MoELayer, Router
 from paperflows.kernels.grouped_gemm import grouped_gemm
 from paperflows.kernels.permute import combine_rows, gather_rows
 from paperflows.kernels.slot_assignment import assign_slots, reference
+from paperflows.kernels.swiglu import swiglu
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1", reason="needs a GPU and its compiler"
@@ -63,6 +64,22 @@ def test_gather_and_combine(tokens, width, count, dtype):
     copied = exact[token[real]] * weight[real, None]
     wanted = torch.zeros_like(exact).index_add(0, token[real], copied)
     wanted = wanted.detach(), *torch.autograd.grad(wanted, (exact, weight), pull.double())
+    for a, b in zip(ours, wanted, strict=True):
+        assert apart(a, b) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("count", "hidden"), [(1, 1), (7, 13), (3000, 1408)])
+def test_gated_activation(count, hidden, dtype):
+    torch.manual_seed(0)
+    gate_up = torch.randn(count, 2 * hidden, device="cuda", dtype=dtype, requires_grad=True)
+    pull = torch.randn(count, hidden, device="cuda", dtype=dtype)
+    found = swiglu(gate_up)
+    ours = found.detach(), *torch.autograd.grad(found, gate_up, pull)
+    exact = gate_up.detach().double().requires_grad_()
+    gate, up = exact.chunk(2, 1)
+    wanted = gate / (1 + (-gate).exp()) * up
+    wanted = wanted.detach(), *torch.autograd.grad(wanted, exact, pull.double())
     for a, b in zip(ours, wanted, strict=True):
         assert apart(a, b) < TOLERANCE[dtype]
 
