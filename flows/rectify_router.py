@@ -260,7 +260,7 @@ def describe(
     rules = ", ".join(f"{name}: {v.combine}" for name, v in variants.items() if v.experts)
     found.notes = [
         f"Weights of experts chosen on validation (bits per byte `validation.RULE.VARIANT`, first seed): {rules}. "
-        "The balance loss and the capacity are of each worker's own tokens. "
+        "The balance loss and the capacity are of each worker's own tokens; loads of experts are of all workers. "
         "A choice that finds no slot is dropped, a slot that no token takes is padded; shares are of the second half "
         "of the first seed's training. bytes_sent is what all workers together send each other in a training step, "
         "forward and backward, without the gradients of shared weights; flops_a_step is theirs together too. The paper "

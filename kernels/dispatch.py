@@ -4,6 +4,7 @@
 `TRITON_INTERPRET=1` (set before Triton is imported).
 """
 
+import logging
 import os
 from functools import cache
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from importlib.util import find_spec
 from torch import Tensor
 
 SWITCH = "PAPERFLOWS_KERNELS"
+log = logging.getLogger(__name__)
 
 
 def use_triton(tensor: Tensor) -> bool:
@@ -23,7 +25,7 @@ def use_triton(tensor: Tensor) -> bool:
     if choice not in ("auto", "reference", "triton"):
         raise ValueError(f"{SWITCH}: expected auto, reference or triton, got {choice!r}")
     if choice == "auto":
-        return tensor.is_cuda and has_triton()
+        return tensor.is_cuda and (has_triton() or _say_that_it_lacks())
     return choice == "triton"
 
 
@@ -31,6 +33,12 @@ def use_triton(tensor: Tensor) -> bool:
 def has_triton() -> bool:
     """Whether Triton can be imported."""
     return find_spec("triton") is not None
+
+
+@cache
+def _say_that_it_lacks() -> bool:
+    log.warning("Triton is not installed: the GPU computes the slower torch forms (pip install triton)")
+    return False
 
 
 def interpreted() -> bool:

@@ -34,7 +34,7 @@ class ExtractorArtifact(Artifact):
 def train_extractor(
     form: str, decoder: ModelArtifact, vocabulary: Artifact, encoder: Artifact, data: DatasetArtifact,
     names: dict[str, str], relations: bool, size: int, evaluated: int, training: dict[str, Any],
-    model: dict[str, Any], seed: int, device: str,
+    model: dict[str, Any], tokens_of: str | None, seed: int, device: str,
 ) -> ExtractorArtifact:  # fmt: skip
     """Train a copy model to write the records of `size` training sentences in one form; score it on test sentences.
 
@@ -44,6 +44,7 @@ def train_extractor(
         form: code, sel or json.
         decoder: the pre-trained decoder that it starts from.
         training: steps, batch_size, learning_rate, encoder_rate (factor), max_length, longest (tokens of a target).
+        tokens_of: a form; the steps are as many as show the model the target tokens that it would see in that form.
     """
     import numpy as np
     import torch
@@ -64,10 +65,15 @@ def train_extractor(
     load_model(writer, str(open_artifact(decoder) / WEIGHTS))
     whole = CopyModel(load_pretrained(AutoModel, folder), writer)
     sources = [read_source(s, tokenizer, max_length=t["max_length"]) for s in some]
-    targets = [
-        write_target(s, source, FORMS[form], schema, words)[: model["positions"]]
-        for s, source in zip(some, sources, strict=True)
-    ]
+
+    def targets_in(kind: str) -> list[list[int]]:
+        pairs = zip(some, sources, strict=True)
+        return [write_target(s, source, FORMS[kind], schema, words)[: model["positions"]] for s, source in pairs]
+
+    targets = targets_in(form)
+    length = sum(map(len, targets)) / len(targets)
+    share = sum(map(len, targets_in(tokens_of))) / len(targets) / length if tokens_of else 1.0
+    steps = max(1, round(share * t["steps"]))
 
     def batch_at(step: int) -> dict[str, Any]:
         rows = np.random.default_rng([seed, step]).integers(0, len(some), t["batch_size"])
@@ -80,12 +86,13 @@ def train_extractor(
     label = f"{decoder['name']}-lm, {form}, {data['name']}, {size} sentences, seed {seed}"
     done = fit(
         label, {"form": form, "lm": decoder["name"], "size": size, "seed": seed, **t}, whole, batch_at,
-        lambda m, b: m(b["source"], b["mask"], b["target"]), t["steps"], t["learning_rate"], seed, device,
+        lambda m, b: m(b["source"], b["mask"], b["target"]), steps, t["learning_rate"], seed, device,
         rates={"encoder.": t["encoder_rate"]},
     )  # fmt: skip
     answers, nats, cut = _write_all(whole, test, tokenizer, words, FORMS[form], schema, t)
     found = _scored(data["name"], answers, nats, test, schema, form, done.history, dropped)
-    return ExtractorArtifact(**{**found, "counts": {**found["counts"], "targets_cut": float(cut)}})
+    sizes = {"targets_cut": float(cut), "tokens_a_target": length, "steps": float(steps)}
+    return ExtractorArtifact(**{**found, "counts": {**found["counts"], **sizes}})
 
 
 @cached_task(name="tag_entities", task_run_name="tags-{data[name]}-{size}-seed{seed}")
@@ -262,7 +269,11 @@ def _stored(
     broken = np.array([float(one.counts["ill_formed"] + one.counts["truncated"] > 0) for one in located])
     totals = {n: sum(o.counts[n] for o in located) for n in sorted({n for o in located for n in o.counts})}
     outputs = {name: counts, f"{name}.errors": broken}
-    rates = {"structural_errors": float(broken.mean()), "dropped": float(dropped)}
+    bad = sum(one.counts["ill_formed"] + one.counts["truncated"] for one in located)
+    rates = {
+        "structural_errors": float(broken.mean()), "dropped": float(dropped),
+        "structural_errors_a_record": float(bad / max(1.0, bad + counts[:, 1].sum())),
+    }  # fmt: skip
     if nats is not None:
         records = counts[:, 2]
         outputs[f"{name}.nats"] = np.stack([nats, records], axis=1)

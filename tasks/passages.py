@@ -40,13 +40,13 @@ def build_passages(
 ) -> PassagesArtifact:  # fmt: skip
     """Cut the texts of each corpus and split, joined by line ends, into passages of `length` tokens and one before.
 
-    Passages are drawn evenly over a split. Each corpus gives as many as the others, so that the mix is balanced.
+    Passages are drawn evenly over a split. A corpus with fewer than the others has a smaller part of the mix.
 
     Args:
         datasets: those that the corpora name, in the same order.
         model: tokens are bytes for "tiny", else those of this model's tokenizer.
         length: tokens predicted in a passage.
-        train: passages of a corpus, at most; all corpora together need one batch.
+        train: passages of a corpus, at most.
         held_out: passages of a corpus in validation and in test, at most; cut down to a multiple of `batch`.
 
     Raises:
@@ -65,25 +65,19 @@ def build_passages(
             texts = _texts(data, split, corpus)
             wanted = train if split == "train" else held_out
             ids, sizes = cut_passages(texts, tokenise, length=length, limit=wanted, seed=seed)
-            if split == "train":
-                training.append(ids)
-                counts[corpus.name] = len(ids)
-                continue
             keep = len(ids) // batch * batch
             if not keep:
                 raise InputError(
                     f"corpus {corpus.name}: its {split} split gives {len(ids)} passages of {length} tokens, "
                     f"fewer than one batch of {batch}"
                 )
+            if split == "train":
+                training.append(ids)
+                counts[corpus.name] = len(ids)
+                continue
             tensors[f"{split}.{corpus.name}"], tensors[f"bytes.{split}.{corpus.name}"] = ids[:keep], sizes[:keep]
-    together = np.concatenate(training)
-    if len(together) < batch:
-        raise InputError(
-            f"the corpora {', '.join(c.name for c in corpora)} give {len(together)} training passages of {length} "
-            f"tokens, fewer than one batch of {batch}"
-        )
     with new_artifact() as (folder, artifact):
-        save_file({"train": together, **tensors}, folder / "passages.safetensors")
+        save_file({"train": np.concatenate(training), **tensors}, folder / "passages.safetensors")
     return PassagesArtifact(**artifact, counts=counts, vocabulary=vocabulary)
 
 

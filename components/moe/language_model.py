@@ -1,5 +1,6 @@
 """Decoder language models whose feed-forward layers are mixtures of experts. B texts, T tokens, V vocabulary."""
 
+import inspect
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -53,13 +54,15 @@ def replace_ffn(
                     else:
                         _normal(target, float(source.std()), [seed, depth, number, target.shape[0]])
         block.mlp = layer.to(dense.gate_proj.weight)
-    model.register_forward_pre_hook(_tell_padding, with_kwargs=True)
+    inner: Any = getattr(model, "base_model", model)  # what the model with a head calls, and a user may
+    inner.register_forward_pre_hook(_tell_padding, with_kwargs=True)
     return model
 
 
-def _tell_padding(model: nn.Module, _: Any, inputs: dict[str, Any]) -> None:
+def _tell_padding(model: nn.Module, given: Any, named: dict[str, Any]) -> None:
     """transformers calls feed-forward layers with states alone: tell them which tokens are padding."""
-    mask = inputs.get("attention_mask")
+    arguments = inspect.signature(model.forward).bind_partial(*given, **named).arguments
+    mask = arguments.get("attention_mask", arguments.get("kwargs", {}).get("attention_mask"))
     for layer in moe_layers(model):
         layer.padding = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
 

@@ -1,5 +1,6 @@
 """The mixture-of-experts layer. N tokens, d width, E experts on all workers, G = E / W on this one, k choices."""
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import get_args
@@ -61,12 +62,13 @@ class MoELayer(nn.Module):
         hidden: h of each expert.
         experts: E.
         router: how tokens choose.
-        rectify: any of "fill", "intra" and "random", see `routing.plan_routing`. They act in training and inference.
+        rectify: any of "fill" and one of "intra" and "random", see `routing.plan_routing`. They act in training and
+            inference; a dropless router leaves them nothing to do.
         group: torch.distributed process group over which the experts are spread; None keeps them all here.
 
     Raises:
-        InputError: k above E, a capacity factor that is not positive, an unknown rectification, or experts that cannot
-            be spread evenly over the workers.
+        InputError: k above E, a capacity factor that is not positive, an unknown or contradictory rectification, an
+            unknown way to keep or to combine, or experts that cannot be spread evenly over the workers.
     """
 
     def __init__(
@@ -86,10 +88,18 @@ class MoELayer(nn.Module):
             raise InputError(f"experts: {experts} cannot be spread evenly over {workers} workers")
         if not 1 <= router.k <= experts:
             raise InputError(f"k: expected 1 to {experts} (the number of experts), got {router.k}")
-        if router.capacity_factor is not None and not router.capacity_factor > 0:
+        if router.capacity_factor is not None and not 0 < router.capacity_factor < math.inf:
             raise InputError(f"capacity factor: expected a number above 0, got {router.capacity_factor}")
+        for name, value, known in (
+            ("keep", router.keep, get_args(Keep)),
+            ("combine", router.combine, get_args(Combine)),
+        ):
+            if value not in known:
+                raise InputError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
         if unknown := set(rectify) - set(get_args(Rectify)):
             raise InputError(f"rectify: expected any of {', '.join(get_args(Rectify))}, got {sorted(unknown)}")
+        if {"intra", "random"} <= set(rectify):
+            raise InputError("rectify: intra and random are two ways to choose for the same tokens, take one of them")
         here = experts // workers
         self.router, self.rectify, self.group = router, tuple(rectify), group
         self.local = range(rank * here, (rank + 1) * here)
@@ -126,7 +136,7 @@ class MoELayer(nn.Module):
             there, back = (sum(part) - part[rank] for part in (exchange.sent, exchange.got))
             sent = flat.shape[-1] * (there * travelling.element_size() + back * done.element_size())
         token = torch.cat([plan.travel.token, plan.stay.token])
-        y = combine_rows(torch.cat([done, extra]), token, weights.to(done.dtype), len(flat))
+        y = combine_rows(torch.cat([done, extra]), token, weights, len(flat))
         counted = slice(None) if real is None else real
         balance = load_balance_loss(scores[counted], plan.choices[counted])
         self.record = Record(plan, balance, z_loss(logits[counted]), rows, sent)

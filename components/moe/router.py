@@ -22,9 +22,9 @@ def load_balance_loss(scores: Tensor, choices: Tensor) -> Tensor:
     """
     experts = scores.shape[-1]
     share = torch.bincount(choices.flatten(), minlength=experts).to(scores.dtype) / max(1, choices.numel())
-    return experts * (share * scores.mean(0)).sum()
+    return experts * (share * scores.sum(0)).sum() / max(1, len(scores))
 
 
 def z_loss(logits: Tensor) -> Tensor:
     """Mean squared log-partition of the (N, E) router logits (ST-MoE, Zoph et al. 2022, equation 5)."""
-    return torch.logsumexp(logits.float(), dim=-1).square().mean()
+    return torch.logsumexp(logits.float(), dim=-1).square().sum() / max(1, len(logits))

@@ -29,6 +29,7 @@ from paperflows.components.moe.language_model import (
 from paperflows.components.moe.layer import Router
 from paperflows.components.moe.parallel import over_workers, reduce_gradients
 from paperflows.components.training.batching import Batches
+from paperflows.components.training.device import accelerator
 from paperflows.components.training.loop import train
 from paperflows.components.training.sharded import ShardedCheckpoints
 from paperflows.kernels.dispatch import use_triton
@@ -36,6 +37,12 @@ from paperflows.kernels.dispatch import use_triton
 PASSAGES = "passages.safetensors"
 TINY = "tiny"
 SHARES = tuple(f"routing.{share}" for share in ("dropped", "rectified", "skipped", "padded", "useful"))
+
+
+def all_workers(values: dict[str, float], group: Any) -> dict[str, float]:
+    """Means over the workers, and sums of what they send and of the loads of experts."""
+    sums = [name for name in values if name == "routing.bytes_sent" or name.startswith("load.")]
+    return over_workers(values, group, add=sums)
 
 
 def build_model(start: Mapping[str, Any], variant: Mapping[str, Any], *, seed: int, group: Any) -> nn.Module:
@@ -111,7 +118,7 @@ def train_worker(
         steps=steps,
         learning_rate=learning_rate,
         seed=seed,
-        measure=lambda m: over_workers({**said, **dict(routing_metrics(m))}, group, add=["routing.bytes_sent"]),
+        measure=lambda m: all_workers({**said, **dict(routing_metrics(m))}, group),
         reduce_gradients=reduce_gradients(model, group),
         checkpoints=shards,
         checkpoint_every=checkpoint_every,
@@ -179,6 +186,8 @@ def time_worker(
 ) -> dict[str, Any]:
     """Seconds of a training step of each variant, in turns in one process, after training (when routing has settled).
 
+    In the precision of the training, with all variants in memory at once.
+
     Args:
         trained: variant -> folder of its shards, as `train_worker` saved them.
 
@@ -189,7 +198,8 @@ def time_worker(
     from safetensors.torch import load_model
 
     rank, workers = dist.get_rank(group), dist.get_world_size(group)
-    where = torch.device("cuda" if device == "cuda" else "cpu")
+    place = accelerator(device)
+    where = place.device
     texts = torch.from_numpy(load_file(passages / PASSAGES)["train"])
     batches = Batches(batch_size=batch_size, seed=seed, n=len(texts))
     models, reducers, optimizers = {}, {}, {}
@@ -205,7 +215,9 @@ def time_worker(
         for name, model in models.items():
             dist.barrier(group=group)
             began = time.perf_counter()
-            objective(model, ids, balance=0.01, z=0.0)[0].backward()
+            with place.autocast():
+                loss = objective(model, ids, balance=0.01, z=0.0)[0]
+            loss.backward()
             reducers[name](list(model.parameters()))
             optimizers[name].step()
             optimizers[name].zero_grad()
@@ -223,9 +235,11 @@ def forward_flops(model: nn.Module, ids: torch.Tensor) -> float:
 
     Of the experts all rows that they compute: those of other workers' tokens and padded slots too.
     """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    # it counts the products of attention where they are written out, and not in every fused form
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         next_token_loss(model, ids)
     total = counter.get_total_flops()
     if use_triton(ids):  # the counter knows torch's products, not Triton's

@@ -31,14 +31,22 @@ class ShardedCheckpoints:
         return self.own.save(step, tensors, state)
 
     def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-        """This worker's shard of the newest step that every worker has intact. All workers must call it."""
+        """This worker's shard of the newest step that every worker has intact. All workers must call it.
+
+        What a worker has beyond that step is deleted: the step is made anew, on a GPU not to the bit, and a later
+        resumption must not take one worker's old shard for it.
+        """
         mine = torch.full((2,), -1, dtype=torch.int64)
         steps = self.own.steps()[:2]
         mine[: len(steps)] = torch.tensor(steps, dtype=torch.int64)
         every = [torch.empty_like(mine) for _ in range(dist.get_world_size(self.group))]
         dist.all_gather(every, mine, group=self.group)
         common = set.intersection(*(set(steps.tolist()) for steps in every)) - {-1}
-        return self.own.latest({max(common)}) if common else None
+        agreed = max(common, default=-1)
+        for path in self.own.folder.glob("step-*.safetensors"):
+            if int(path.name.split("-")[1]) > agreed:
+                path.unlink()
+        return self.own.latest({agreed}) if common else None
 
     def clear(self) -> None:
         """As `Checkpoints.clear`, for this worker's shard."""

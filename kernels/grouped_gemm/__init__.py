@@ -26,6 +26,9 @@ def grouped_gemm(rows: Tensor, weight: Tensor, sizes: Tensor) -> Tensor:
     if weight.shape[:2] != (len(sizes), rows.shape[1]):
         shapes = f"{tuple(rows.shape)} rows, {len(sizes)} sizes, weight {tuple(weight.shape)}"
         raise ValueError(f"grouped_gemm: expected rows (M, K), weight (G, K, n), sizes (G,); got {shapes}")
+    if torch.is_autocast_enabled(rows.device.type):
+        precision = torch.get_autocast_dtype(rows.device.type)
+        rows, weight = rows.to(precision), weight.to(precision)
     return _GroupedGemm.apply(rows, weight, sizes)
 
 
@@ -39,14 +42,13 @@ def _implementation(tensor: Tensor) -> Any:
 
 class _GroupedGemm(torch.autograd.Function):
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.bfloat16)
     def forward(ctx: Any, rows: Tensor, weight: Tensor, sizes: Tensor) -> Tensor:
         rows = rows.contiguous()
         ctx.save_for_backward(rows, weight, sizes)
-        return _implementation(rows).product(rows, weight, sizes)
+        with torch.cuda.device_of(rows):
+            return _implementation(rows).product(rows, weight, sizes)
 
     @staticmethod
-    @torch.amp.custom_bwd(device_type="cuda")
     def backward(ctx: Any, *grads: Any) -> Any:
         rows, weight, sizes = ctx.saved_tensors
         dy, how = grads[0].contiguous(), _implementation(rows)

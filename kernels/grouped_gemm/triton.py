@@ -3,7 +3,7 @@
 Rows are cut into tiles that never cross a group; which group a tile belongs to is computed on the device, so nothing
 waits for the sizes. There are at most M / BLOCK_M + G tiles; those beyond the last do nothing. Operands are read
 through tensor descriptors, by the copy engine of the GPUs that have one, which gives zeros beyond an edge. Float32
-follows `torch.backends.cuda.matmul.allow_tf32`.
+follows `torch.backends.cuda.matmul.fp32_precision`.
 """
 
 import torch
@@ -19,7 +19,7 @@ from paperflows.kernels.dispatch import interpreted
 @triton.jit
 def _product(
     rows, weight, out, tile_group, tile_row, ends, tiles, width_in, width_out,
-    TRANSPOSED: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    TRANSPOSED: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, TOGETHER: tl.constexpr,
 ):  # fmt: skip
     # tiles in bands of TOGETHER, column by column, so that a band's rows and the weights it shares stay in cache
@@ -36,12 +36,13 @@ def _product(
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, width_in, BLOCK_K):
         a = rows.load([start_row, start])
-        # all groups' matrices stand below each other: beyond this one's edge is the next, which meets zeros of `a`
-        # (along the rows that are summed) or is not stored (along the columns)
+        # all groups' matrices stand below each other: beyond this one's edge is the next
         if TRANSPOSED:
             b = weight.load([group * width_out + start_column, start]).T
         else:
             b = weight.load([group * width_in + start, start_column])
+            if not EVEN:
+                b = tl.where((start + tl.arange(0, BLOCK_K) < width_in)[:, None], b, 0.0)
         if UPCAST:
             a, b = a.to(tl.float32), b.to(tl.float32)
         total = tl.dot(a, b, total, input_precision=PRECISION)
@@ -96,7 +97,8 @@ def product(rows: Tensor, weight: Tensor, sizes: Tensor) -> Tensor:
         TensorDescriptor.from_tensor(rows, [m, k]),
         TensorDescriptor.from_tensor(stored.flatten(0, 1), [n, k] if transposed else [k, n]),
         out, tile_group, tile_row, ends, tiles, weight.shape[1], width_out, TRANSPOSED=transposed,
-        PRECISION=_precision(), UPCAST=interpreted(), TOGETHER=8, **blocks, **_launch(rows.dtype),
+        EVEN=weight.shape[1] % k == 0, PRECISION=_precision(), UPCAST=interpreted(), TOGETHER=8,
+        **blocks, **_launch(rows.dtype),
     )  # fmt: skip
     return out
 
@@ -155,4 +157,4 @@ def _launch(dtype: torch.dtype) -> dict[str, int]:
 
 
 def _precision() -> str:
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"

@@ -53,7 +53,8 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, token: Tensor) -> Tensor:
         ctx.save_for_backward(token)
         ctx.tokens = len(x)
-        return _implementation(x).gather(x.contiguous(), token)
+        with torch.cuda.device_of(x):
+            return _implementation(x).gather(x.contiguous(), token)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -66,7 +67,8 @@ class _Combine(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, token: Tensor, gate: Tensor, tokens: int) -> Tensor:
         rows = rows.contiguous()
         ctx.save_for_backward(rows, token, gate)
-        return _implementation(rows).combine(rows, token, gate, tokens)
+        with torch.cuda.device_of(rows):
+            return _implementation(rows).combine(rows, token, gate, tokens)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

@@ -26,5 +26,6 @@ def assign_slots(keys: Tensor, capacity: int) -> Tensor:
     if keys.dtype == torch.float32 and use_triton(keys):
         from paperflows.kernels.slot_assignment import triton
 
-        return triton.assign_slots(keys, capacity)
+        with torch.cuda.device_of(keys):
+            return triton.assign_slots(keys, capacity)
     return reference.assign_slots(keys, capacity)

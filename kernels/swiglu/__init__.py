@@ -30,7 +30,8 @@ class _SwiGLU(torch.autograd.Function):
 
         gate_up = gate_up.contiguous()
         ctx.save_for_backward(gate_up)
-        return triton.swiglu(gate_up)
+        with torch.cuda.device_of(gate_up):
+            return triton.swiglu(gate_up)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

@@ -95,6 +95,17 @@ def one(
         kind: timed(lambda m=m: m(x), [x, *m.parameters()]) for kind, m in layers.items()
     }
     works["dense"] = timed(dense, [several, gate_up, down])
+    pairs = [(several, gate_up), (torch.randn(useful, hidden, device=device, dtype=dtype), down)]
+    grads = [torch.randn(useful, w.shape[1], device=device, dtype=dtype) for _, w in pairs]
+
+    @torch.no_grad()
+    def products() -> None:
+        for (rows, weight), grad in zip(pairs, grads, strict=True):
+            _ = rows @ weight, grad @ weight.t(), rows.t() @ grad
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    works["products"] = products
     if device == "cuda":
         works |= peers(x, layers["plain"], k, timed)
     memory = {}
@@ -108,23 +119,31 @@ def one(
     times = interleaved(works, repeats=9)
     rectified, plain = times["rectified"], times["plain"]
     shares = layers["rectified"].record.plan.shares()
-    useful_rate = times["dense"] * int(layers["rectified"].record.plan.load().sum()) / useful / rectified
+    more = int(layers["rectified"].record.plan.load().sum()) / useful
+    legs = {kind: layers[kind].record.plan for kind in ("plain", "rectified")}
+    rows = {kind: len(plan.travel.token) + len(plan.stay.token) for kind, plan in legs.items()}
     found = [
         {"what": f"{name}: plain layer", "value": 1e3 * plain, "unit": "ms", "ratio": plain / times["dense"],
          "to": "dense layer of equal useful FLOPs", "goal": 1.3 if device == "cpu" else ""},
         {"what": f"{name}: rectified layer", "value": 1e3 * rectified, "unit": "ms", "ratio": rectified / plain,
          "to": "plain layer"},
-        {"what": f"{name}: rectified layer, share of the dense rate", "value": 100 * useful_rate, "unit": "%",
-         "goal": 70 if device == "cuda" else ""},
+        {"what": f"{name}: rectified layer, time of a computed row", "value": 1e6 * rectified / rows["rectified"],
+         "unit": "µs", "ratio": rectified / plain * rows["plain"] / rows["rectified"], "to": "the plain layer's",
+         "goal": 1.05 if device == "cuda" else ""},
+        {"what": f"{name}: rectified layer, share of a dense layer's rate", "value": 100 * times["dense"] * more / rectified,
+         "unit": "%"},
+        {"what": f"{name}: rectified layer, share of the rate of dense products alone", "unit": "%",
+         "value": 100 * times["products"] * more / rectified, "goal": 70 if device == "cuda" else ""},
         {"what": f"{name}: filled layer", "value": 1e3 * times["fill"], "unit": "ms", "ratio": times["fill"] / plain,
-         "to": "plain layer, same rows computed", "goal": 1.05 if device == "cuda" else ""},
+         "to": "plain layer, same rows computed"},
         {"what": f"{name}: dropless layer", "value": 1e3 * times["dropless"], "unit": "ms",
          "ratio": times["dropless"] / times["dense"] * useful / (tokens * k), "to": "dense layer of equal FLOPs"},
         {"what": f"{name}: choices dropped and rectified", "value": 100 * shares["rectified"], "unit": "%"},
     ]  # fmt: skip
-    for kind in times.keys() - layers.keys() - {"dense"}:
-        ratio = {"ratio": times["dropless"] / times[kind], "to": "dropless layer's time over this", "goal": "at most 1"}
-        found.append({"what": f"{name}: {kind}", "value": 1e3 * times[kind], "unit": "ms", **ratio})
+    for kind in [kind for kind in times if kind not in {*layers, "dense", "products"}]:
+        for own, goal in (("dropless", ""), ("rectified", "at most 1")):
+            ratio = {"ratio": times[own] / times[kind], "to": f"{own} layer's time over this", "goal": goal}
+            found.append({"what": f"{name}: {kind}", "value": 1e3 * times[kind], "unit": "ms", **ratio})
     for kind, peak in memory.items():
         found.append(
             {

@@ -33,11 +33,18 @@ def test_smoke_run(connected):
     report = json.loads(path.read_text())
     metrics, claims = report["metrics"], {c["id"].partition("_world")[0]: c for c in report["claims"]}
     assert set(claims) == {
-        "form_fits_model", "code_beats_brackets", "fewer_broken", "likelier_targets", "parser_recovers", "code_beats_tags",
+        "form_fits_model", "code_beats_brackets", "code_beats_brackets_at_equal_tokens", "fewer_broken",
+        "likelier_targets", "parser_recovers", "code_beats_tags",
     }  # fmt: skip
     cut = {name for name in metrics if name.startswith("targets_cut.")}
     assert cut and all(0 <= metrics[name] <= 10 for name in cut)
     assert max(metrics[name] for name in cut) > 0, "code is longer than the 20 tokens of the smoke profile"
+    equal, full = (
+        {k: metrics[f"{k}.world_names entities.code model code{at}.8"] for k in ("steps", "tokens_a_target")}
+        for at in (" at equal tokens", "")
+    )
+    brackets = metrics["tokens_a_target.world_names entities.text model sel.8"]
+    assert full["steps"] == 2 and equal["steps"] == max(1, round(2 * brackets / full["tokens_a_target"]))
     assert claims["parser_recovers"]["verdict"] == "holds"
     assert metrics["invented.world_names entities"] == 0
     assert metrics["recovered.world_names entities.dict_call.official"] == 0

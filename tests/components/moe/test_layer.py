@@ -111,6 +111,30 @@ def test_flops_of_a_dropless_top_1_model_are_those_of_the_dense_one_and_the_rout
     assert mixed - dense == 2 * (2 * 60 * 16 * 4)  # two layers, 60 tokens, width 16, 4 experts
 
 
+def test_flops_of_a_dense_model_are_those_written_out_by_hand():
+    texts, tokens, width, hidden, layers, words = 3, 20, 16, DECODER["hidden"], DECODER["layers"], 64
+    projections, attention, ffn = 4 * width * width, 2 * tokens * width, 3 * width * hidden
+    each = layers * (projections + attention + ffn) + width * words
+    found = forward_flops(tiny_decoder(**DECODER), torch.randint(0, 64, (texts, tokens + 1)))
+    assert found == 2 * texts * tokens * each
+
+
+def test_a_mask_is_seen_however_it_is_given_and_forgotten_after():
+    model = replace_ffn(tiny_decoder(**DECODER), experts=4, router=Router())
+    ids, mask = torch.randint(0, 64, (2, 10)), torch.ones(2, 10, dtype=torch.long)
+    mask[1, 4:] = 0
+
+    def tokens(*given, of=model, **named):
+        of(*given, **named)
+        return moe_layers(model)[0].record.plan.tokens
+
+    assert tokens(input_ids=ids, attention_mask=mask) == tokens(ids, mask) == tokens(ids, mask, of=model.model) == 14
+    assert tokens(ids) == tokens(ids, of=model.model) == 20
+    layer = moe_layers(model)[0]
+    layer(torch.randn(2, 3, 16), torch.zeros(2, 3, dtype=torch.bool))
+    assert float(layer.record.balance) == float(layer.record.z) == 0, "no real token, no loss"
+
+
 def test_bad_settings_are_refused():
     sizes = {"width": 4, "hidden": 4, "experts": 4}
     with pytest.raises(InputError, match=r"k: expected 1 to 4 \(the number of experts\), got 5"):
@@ -138,3 +162,29 @@ def test_padding_takes_no_slot_and_counts_in_no_loss(rectify):
         assert before.plan.load().equal(layer.record.plan.load())
         torch.testing.assert_close(before.balance, layer.record.balance)
         torch.testing.assert_close(before.z, layer.record.z)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"router": Router(combine="normalized")}, "combine: expected one of score, normalised"),
+        ({"router": Router(keep="first")}, "keep: expected one of score, position"),
+        ({"router": Router(capacity_factor=float("inf"))}, "capacity factor: expected a number above 0, got inf"),
+        ({"rectify": ("intra", "random")}, "two ways to choose for the same tokens"),
+    ],
+)
+def test_settings_that_would_silently_mean_something_else_are_refused(settings, said):
+    with pytest.raises(InputError, match=said):
+        MoELayer(width=8, hidden=8, experts=4, **settings)
+
+
+def test_under_autocast_rows_and_weights_meet_in_its_precision():
+    torch.manual_seed(0)
+    layer = MoELayer(width=16, hidden=24, experts=4, router=Router(k=2), rectify=("fill", "intra"))
+    x = torch.randn(30, 16)
+    exact = layer(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = layer(torch.nn.Identity()(x))
+    torch.testing.assert_close(rounded.float(), exact, rtol=0.05, atol=0.05)
+    rounded.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())

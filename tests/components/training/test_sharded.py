@@ -53,6 +53,10 @@ def work(rank, url, folder):
             damage(case, shards.own.folder)
         latest = shards.latest()
         found[case] = latest and [latest[0], latest[1]["w"][0].item(), latest[2]["step"]]
+        if case == "newest never begun":  # worker 0 had a 30 of its own, and now makes another
+            shards.save(30, {"w": torch.full((50,), 300.0 + rank)}, {"step": 30})
+            dist.barrier()
+            found["made anew"] = [*shards.own.steps(), shards.latest()[1]["w"][0].item()]
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
@@ -70,6 +74,10 @@ def found(tmp_path_factory):
 def test_both_go_on_from_the_newest_step_that_both_have_whole(found, case):
     step = CASES[case]
     assert [part[case] for part in found] == [step and [step, step + rank, step] for rank in range(2)]
+
+
+def test_a_step_made_anew_is_not_confused_with_its_first_making(found):
+    assert [part["made anew"] for part in found] == [[30, 20, 300.0 + rank] for rank in range(2)]
 
 
 if __name__ == "__main__":
