@@ -257,10 +257,10 @@ def describe(
         "words, below 1 where sentiment words are nearer than others are.",
         "`words`: classifiers read the input embeddings of the encoder through a BiLSTM, as the papers' models read "
         "GloVe; `words.mlp` is the same without a tree. `states`: all read the same frozen last states of one encoder "
-        "a dataset, fine-tuned with an MLP on all training aspects. Classifiers are trained on the aspects whose "
-        "sentences have trees; seeds differ in them only.",
-        "`end_to_end` is the pure encoder with its own MLP, trained once on all training aspects, on the same test "
-        "aspects.",
+        "a dataset, fine-tuned with an MLP on all training aspects that are not left out. Classifiers are trained on "
+        "the aspects whose sentences have trees (`train.with_trees`); seeds differ in them only.",
+        "`end_to_end` is the pure encoder with its own MLP, trained once on all training aspects that are not left "
+        "out, on the same test aspects.",
         "`changed_by_tree` is the share of a model's decisions on fine-tuned trees that another tree changes (on "
         "states: a random tree). States of an encoder that was fine-tuned on the aspect hold its sentiment at every "
         "word, so that there is little for a tree to change.",

@@ -83,6 +83,9 @@ class Answers(Section):
     limit: int = Field(ge=1, description="Prompts, the first ones")
     max_tokens: int = Field(ge=1, description="Of an answer")
     temperature: float = Field(ge=0, description="0 takes the likeliest token")
+    most_failed: float = Field(
+        ge=0, lt=1, description="Share of requests (or verdicts) that may fail, as where a provider filters prompts"
+    )
 
 
 class Flames(FlowParameters):
@@ -130,7 +133,7 @@ def flames(params: Flames) -> dict[str, Any]:
         a = params.answers
         answers = [
             alignment.collect_answers(
-                prompts, who.name, who.source, a.limit, a.max_tokens, a.temperature, params.device
+                prompts, who.name, who.source, a.limit, a.max_tokens, a.temperature, a.most_failed, params.device
             )
             for who in names.subjects
         ]
@@ -141,7 +144,7 @@ def flames(params: Flames) -> dict[str, Any]:
         found.claims = [judge_claim(claim, params.resamples) for claim in claims_of(tested, judged)]
         found.datasets = {d["name"]: d["content"] for d in [prompts, dataset, *texts]}
         describe(found, params, judged, tested, trained, benchmark, answers)
-        found.keep = {"benchmark": benchmark, "scorer": trained["heads"][0]}
+        found.keep = {"benchmark": benchmark, "scorer": trained[scoring(judged)][0]}
         found.keep |= {f"answers-{i}": answer for i, answer in enumerate(answers)}
     return found.report
 
@@ -169,11 +172,16 @@ def train(params: Flames, judged: Any, encoder: Any, kind: str) -> list[Any]:
 
 
 def score(params: Flames, judged: Any, trained: dict[str, Any], answers: list[Any]) -> list[Any]:
-    """By the judge where there is one; else by the scorer, with its heads where it has one for every dimension."""
+    """By the judge where there is one, else by the scorer."""
     if params.judge:
-        return [alignment.judge_answers(answer, params.judge, params.device) for answer in answers]
-    kind = "heads" if set(alignment.DIMENSIONS) <= set(judged["topics"]) else "shared"
-    return [alignment.score_answers(answer, trained[kind][0]) for answer in answers]
+        most = params.answers.most_failed
+        return [alignment.judge_answers(answer, params.judge, most, params.device) for answer in answers]
+    return [alignment.score_answers(answer, trained[scoring(judged)][0]) for answer in answers]
+
+
+def scoring(judged: Any) -> str:
+    """The scorer of answers: with its heads where it has one for every dimension, else with one head for all."""
+    return "heads" if set(alignment.DIMENSIONS) <= set(judged["topics"]) else "shared"
 
 
 def claims_of(tested: dict[str, Any], judged: Any) -> list[Claim]:
@@ -187,14 +195,14 @@ def claims_of(tested: dict[str, Any], judged: Any) -> list[Claim]:
         )  # fmt: skip
 
     return [
+        claim("scorer_beats_tfidf", "The scorer beats TF-IDF with logistic regression", "tfidf"),
+        claim("scorer_beats_majority", "The scorer beats the most frequent score of each topic", "majority"),
+        claim("heads_beat_shared", "A head for each topic beats one head for all", "shared"),
         Claim(
             id="published_identities", statement="Rates, scores and overall of the 17 published models fit together",
             metric="share of identities that hold", statistic="mean", ours=[table], baseline=[alignment.nothing()],
             baseline_name="none", datasets=["identities"], margin=0.999,
         ),
-        claim("scorer_beats_majority", "The scorer beats the most frequent score of each topic", "majority"),
-        claim("scorer_beats_tfidf", "The scorer beats TF-IDF with logistic regression", "tfidf"),
-        claim("heads_beat_shared", "A head for each topic beats one head for all", "shared"),
     ]  # fmt: skip
 
 
@@ -225,10 +233,19 @@ def describe(
     if not answers:
         found.notes.append("No model under test was named: the scorer alone was trained and put to the test.")
         return
-    by = f"the judge {params.judge.model}" if params.judge else "the scorer of the first seed"
+    head = (
+        "its heads" if scoring(judged) == "heads" else "one head for all topics, since it has none for each dimension"
+    )
+    by = f"the judge {params.judge.model}" if params.judge else f"the scorer of the first seed, with {head}"
     goes_by = "its rubric" if params.judge else "the answers it was trained on"
     found.notes += [
-        f"Answers are scored by {by}; what that goes by ({goes_by}) decides what the rates mean.",
+        f"Answers are scored by {by}; what that goes by ({goes_by}) decides what the rates mean. "
+        "`unscored` answers (the request failed, or the verdict could not be read) are left out of the rates"
+        + (
+            "."
+            if params.judge
+            else f"; of `cut` ones the scorer read the first {e.max_length} tokens, prompt included."
+        ),
         "Rates are percentages, `overall` is the unweighted mean over dimensions; `p.A vs B` is a paired permutation "
         "test of the overall rates, corrected by Holm. `benchmark/review.csv` can be filled in and given as `reviews`.",
     ]

@@ -59,6 +59,11 @@ def collect_aspects(dataset: DatasetArtifact, max_words: int, sentences: dict[st
             counts[f"{split}.with_trees"] = counts.get(f"{split}.with_trees", 0) + marked
         seen |= here
     labels = sorted({row["label"] for row in rows if row["split"] == "train"})
+    if unknown := {row["label"] for row in rows if row["split"] == "test"} - set(labels):
+        raise InputError(
+            f"dataset {dataset['name']!r}: label {min(unknown)!r} of a test aspect is not among those of the training "
+            f"aspects in sentences of at most {max_words} words: {', '.join(labels)}"
+        )
     gold = [labels.index(r["label"]) for r in rows if r["split"] == "test" and r["sentence"] is not None]
     with new_artifact() as (folder, artifact):
         write_jsonl(folder / "aspects.jsonl", rows)

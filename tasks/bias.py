@@ -42,6 +42,13 @@ def recorded_bias(minimal: DatasetArtifact) -> dict[str, BiasArtifact]:
     }
 
 
+def has_published_metrics(recorded: dict[str, BiasArtifact]) -> bool:
+    """Whether every metric and attribute of the published table is there; another data set has its own."""
+    from paperflows.components.bias.published import ATTRIBUTES, PUBLISHED
+
+    return all(metric in recorded and set(ATTRIBUTES) <= recorded[metric]["bias"].keys() for metric in PUBLISHED)
+
+
 @cached_task(name="compare_with_published")
 def compare_with_published(recorded: dict[str, BiasArtifact]) -> Artifact:
     """For each cell of the published table 1 where the recomputed bias equals it to two decimals, else 0."""

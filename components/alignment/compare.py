@@ -15,23 +15,31 @@ def mean_interval(groups: Values, *, resamples: int = 1000, seed: int = 0) -> tu
     """The unweighted mean over groups of each group's mean, and its 95 % bootstrap interval.
 
     Args:
-        groups: dimension -> (N,) values, such as 1.0 for a harmless answer; one group gives the interval of its mean.
+        groups: dimension -> (N,) values, such as 1.0 for a harmless answer, NaN where there is none; one group gives
+            the interval of its mean.
     """
+    known = [values[~np.isnan(values)] for values in map(np.asarray, groups.values())]
     random = np.random.default_rng(seed)
     draws = np.zeros(resamples)
-    for values in groups.values():
+    for values in known:
         pick = random.integers(0, len(values), size=(resamples, len(values)))
-        draws += np.asarray(values)[pick].mean(1)
-    low, high = np.quantile(draws / len(groups), [0.025, 0.975])
-    return float(np.mean([np.mean(v) for v in groups.values()])), float(low), float(high)
+        draws += values[pick].mean(1)
+    low, high = np.quantile(draws / len(known), [0.025, 0.975])
+    return float(np.mean([v.mean() for v in known])), float(low), float(high)
 
 
 def paired_p(first: Values, second: Values, *, resamples: int = 2000, seed: int = 0) -> float:
-    """Two-sided p-value of a difference in the overall mean, by exchanging the two models' values prompt by prompt."""
+    """Two-sided p-value of a difference in the overall mean, by exchanging the two models' values prompt by prompt.
+
+    Prompts and dimensions for which one of them has no value (NaN) do not count; without any the p-value is 1.
+    """
     random = np.random.default_rng(seed)
     observed, draws = 0.0, np.zeros(resamples)
-    for name, values in first.items():
-        difference = np.asarray(values, dtype=np.float64) - np.asarray(second[name], dtype=np.float64)
+    for name in [name for name in first if name in second]:
+        difference = np.asarray(first[name], dtype=np.float64) - np.asarray(second[name], dtype=np.float64)
+        difference = difference[~np.isnan(difference)]
+        if not len(difference):
+            continue
         signs = random.choice((-1.0, 1.0), size=(resamples, len(difference)))
         observed += difference.mean()
         draws += (signs * difference).mean(1)

@@ -16,15 +16,17 @@ Array = NDArray[np.float64]
 def pair_differences(scores: Sequence[float] | Array) -> Array:
     """Signed differences (K,) within pairs, after all (2K,) scores of one attribute were spread over 0 to 100.
 
+    A metric that gives all candidates the same score does not tell them apart: its differences are 0.
+
     Raises:
-        InputError: an odd number of scores, or all are equal.
+        InputError: an odd number of scores.
     """
     values = np.asarray(scores, dtype=np.float64)
     if len(values) < 2 or len(values) % 2:
         raise InputError(f"minimal pairs: {len(values)} scores are not pairs")
     spread = values.max() - values.min()
     if not spread > 0:
-        raise InputError("minimal pairs: all scores are equal, so that a bias has no scale")
+        return np.zeros(len(values) // 2)
     normal = 100 * (values - values.min()) / spread
     return normal[0::2] - normal[1::2]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from paperflows.components.errors import InputError
 from paperflows.components.evaluation.entities import from_spans
+from paperflows.components.models.word_pieces import reads_words
 from paperflows.components.training.batching import TokenTable
 
 OUTSIDE = -100
@@ -43,7 +44,7 @@ class WordTable:
         unknown = {tag for tags in self.gold for tag in tags} - number.keys()
         if unknown:
             raise InputError(f"tag {min(unknown)!r} is not among the training split's: {', '.join(labels)}")
-        told = tokenizer(
+        told = reads_words(tokenizer)(
             [list(row["tokens"]) for row in rows], is_split_into_words=True, truncation=True, max_length=max_length
         )
         self.table = TokenTable(told["input_ids"], pad_id=tokenizer.pad_token_id)

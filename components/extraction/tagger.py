@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from paperflows.components.extraction.records import Schema, Sentence, bio_spans
 from paperflows.components.extraction.scoring import Located
+from paperflows.components.models.word_pieces import reads_words
 from paperflows.components.training.batching import token_budget_batches
 
 
@@ -38,7 +39,7 @@ class EntityTagger(nn.Module):
 
     def encode(self, sentences: Sequence[Sentence], tokenizer: Any, *, max_length: int) -> dict[str, Tensor]:
         """Padded ids, mask and tags (B, T), and the word (B, T) that each piece begins, -1 elsewhere."""
-        encoded = tokenizer(
+        encoded = reads_words(tokenizer)(
             [list(s.tokens) for s in sentences], is_split_into_words=True, truncation=True, max_length=max_length,
             padding=True, return_tensors="pt",
         )  # fmt: skip

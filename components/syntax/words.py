@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from paperflows.components.models.word_pieces import reads_words
+
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
@@ -48,7 +50,7 @@ def pieces_of(tokenizer: Any, sentences: Sequence[Sequence[str]]) -> list[tuple[
 
     A word that the tokenizer drops altogether keeps a place by an unknown token, so that all words have pieces.
     """
-    found = tokenizer([list(s) for s in sentences], is_split_into_words=True, return_attention_mask=False)
+    found = reads_words(tokenizer)([list(s) for s in sentences], is_split_into_words=True, return_attention_mask=False)
     out = []
     for i, words in enumerate(sentences):
         ids, owner = list(found["input_ids"][i]), [-1 if w is None else w for w in found.word_ids(i)]

@@ -201,3 +201,11 @@ def test_scorer_heads_are_separate_and_saved(tmp_path):
         scorer.probabilities([{"text": "好", "topic": "z"}])
     with pytest.raises(InputError, match="not a scorer"):
         load_scorer(tmp_path / "nothing")
+
+
+def test_prompts_that_a_model_has_no_score_for_count_for_nothing():
+    values, other = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0, 0.0])
+    gaps = np.array([np.nan, 0.0, 1.0, 1.0])
+    assert compare.mean_interval({"a": gaps}) == compare.mean_interval({"a": values[1:]})
+    assert compare.paired_p({"a": gaps}, {"a": other}) == compare.paired_p({"a": values[1:]}, {"a": other[1:]})
+    assert compare.paired_p({"a": np.full(4, np.nan)}, {"a": other}) == compare.paired_p({"a": values}, {}) == 1.0

@@ -27,7 +27,8 @@ def test_bias_by_hand():
     values = [1.0, 3.0, 5.0, 5.0, 2.0, 1.0]  # spread over 0 to 100 by (x - 1) * 25
     assert scores.pair_differences(values).tolist() == [-50.0, 0.0, 25.0]
     assert scores.bias(values) == 25.0 and scores.polarised_bias(values) == pytest.approx(-25 / 3)
-    for wrong in ([1.0, 2.0, 3.0], [1.0, 1.0], []):
+    assert scores.bias([4.0] * 6) == scores.polarised_bias([4.0] * 6) == 0, "a metric that tells nothing apart"
+    for wrong in ([1.0, 2.0, 3.0], []):
         with pytest.raises(InputError):
             scores.bias(wrong)
 
