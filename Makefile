@@ -14,11 +14,11 @@ help: ## show the targets
 
 $(STAMP): pyproject.toml constraints.txt setup.py
 	test -x $(BIN)/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
 $(VENV)/.installed-dev: $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS),dev]'
 	touch $@
 
 run: $(STAMP) ## install, run CLAIF offline on the built-in corpora, print its verdicts
