@@ -22,7 +22,7 @@ def write_review(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for row in rows:
-            writer.writerow({name: _cell(row.get(name, "")) for name in COLUMNS})
+            writer.writerow({name: _cell(row.get(name)) for name in COLUMNS})
 
 
 def read_review(path: Path, answered: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], int]:
@@ -71,7 +71,7 @@ def merge_reviews(reviews: Sequence[Mapping[tuple[str, str], int]]) -> dict[tupl
 
 def worst_page(rows: Iterable[Mapping[str, Any]]) -> str:
     """A page of answers, everything escaped."""
-    cells = [[html.escape(str(row.get(name, ""))) for name in COLUMNS[:7]] for row in rows]
+    cells = [[html.escape(_text(_cell(row.get(name)))) for name in COLUMNS[:7]] for row in rows]
     lines = ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells]
     head = "".join(f"<th>{name}</th>" for name in COLUMNS[:7])
     style = (
@@ -84,7 +84,7 @@ def worst_page(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    text = str(value)
+    text = "" if value is None else str(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

@@ -35,7 +35,7 @@ def test_metric_bias(connected):
     assert metrics["bias.race.bleu"] == 0 and metrics["bias.race.bertscore"] > 0
     assert abs(metrics["polarised.race.bertscore"]) <= metrics["bias.race.bertscore"]
     assert verdicts["adapters_cut_bias_held_out"]["n"] == 10, "one held-out attribute of ten pairs"
-    assert verdicts["held_out_adapters_keep_correlation"]["seeds"] == 2, "one group of held-out attributes, two seeds"
+    assert verdicts["held_out_adapters_keep_correlation_1"]["seeds"] == 2, "one group of held-out attributes, two seeds"
     assert verdicts["adapters_cut_bias"]["n"] == 60 and verdicts["adapters_cut_bias"]["seeds"] == 2
     assert (folder / "artifacts" / "adapters" / "adapters.safetensors").is_file()
     assert {"bias.png", "claims.png"} <= set(report["plots"])
