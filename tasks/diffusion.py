@@ -232,7 +232,7 @@ def write_texts(
             else:
                 done, used, steps = sample(
                     denoiser, ids, attention, inner, schedule, mask_id=special["mask"],
-                    stride=max(1, schedule.steps // calls), top_k=top_k, temperature=temperature, generator=generator,
+                    stride=-(-schedule.steps // calls), top_k=top_k, temperature=temperature, generator=generator,
                     keep=at == 0,
                 )  # fmt: skip
                 way = way or [tokenizer.decode(step[-1][inner[-1]]) for step in steps]

@@ -169,7 +169,7 @@ def time_hashed(
         batches, spent, different = [], [], 0
         for at in range(0, len(taken), size):
             ids, mask = every.table.pad(taken[at : at + size])
-            exits = token_hash.exits(ids.numpy(), 0) * mask
+            exits = token_hash.exits(ids.numpy(), mask.numpy(), 0) * mask
             batches.append((ids.to(place), mask.to(place), exits.to(place)))
             active = np.stack([(exits > layer).sum(1).numpy() for layer in range(depth)], 1)
             spent.append(token_flops(active, mask.sum(1).numpy(), **sizes))

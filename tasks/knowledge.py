@@ -203,9 +203,15 @@ def time_graphs(
     plain = world.body(layers).to(place).train()
     special, rng = torch.tensor(world.tokenizer.all_special_ids), Random(0)
     seconds: dict[str, list[float]] = {"graphs": [], "words": []}
+
+    def clock() -> float:
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     for turn in range(repeats + 1):
         rows = rng.sample(world.rows, min(training["batch_size"], len(world.rows)))
-        began = time.perf_counter()
+        began = clock()
         graphs = [
             build_graph(
                 row["text"], row["mentions"], world.neighbours, world.names, world.tokenizer, share=knowledge.share,
@@ -221,11 +227,11 @@ def time_graphs(
         )  # fmt: skip
         negatives = 1 + torch.multinomial(world.popularity, training["negatives"], replacement=True)
         net.loss(batch, masked.index, masked.target, negatives).backward()
-        middle = time.perf_counter()
+        middle = clock()
         ids = torch.randint(1000, len(world.tokenizer), batch.index.shape, generator=generator).to(place)
         labels = torch.where(torch.rand(ids.shape, generator=generator).to(place) < 0.15, ids, -100)
         masked_lm_loss(plain, ids, batch.real.long().to(place), labels).backward()
-        end = time.perf_counter()
+        end = clock()
         net.zero_grad()
         plain.zero_grad()
         if turn:  # the first is warm-up

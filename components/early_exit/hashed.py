@@ -39,14 +39,14 @@ class TokenHash:
     shares: NDArray[np.float64]
     special: NDArray[np.int64]
 
-    def exits(self, ids: NDArray[np.int64], draw: int) -> Tensor:
+    def exits(self, ids: NDArray[np.int64], mask: NDArray[np.int64], draw: int) -> Tensor:
         """(B, T) executed layers of these ids; `draw` numbers the draws of "lot". Padding is the caller's to mask."""
         if self.kind == "ids":
             return torch.from_numpy(self.layers[ids])
         if self.kind == "lot":
             layers = hashing.exits_by_lot(ids.shape, self.shares, np.random.default_rng([7, draw]))
         else:
-            layers = hashing.exits_by_position((ids.shape[0], ids.shape[1]), self.shares)
+            layers = hashing.exits_by_position(mask.sum(1), self.shares)
         return torch.from_numpy(np.where(np.isin(ids, self.special), len(self.shares), layers))
 
 
@@ -72,7 +72,8 @@ def hashed_objective(
 
     def batch_at(step: int) -> dict[str, Any]:
         batch = texts.batch(batches.at(step))
-        return {**batch, "exits": token_hash.exits(batch["tokens"].numpy(), 1_000_000 * (seed + 1) + step)}
+        draw = 1_000_000 * (seed + 1) + step
+        return {**batch, "exits": token_hash.exits(batch["tokens"].numpy(), batch["mask"].numpy(), draw)}
 
     def loss_fn(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         with torch.autocast(batch["tokens"].device.type, dtype=torch.bfloat16, enabled=bf16):
@@ -93,7 +94,7 @@ def hashed_outputs(
     logits, flops = torch.empty(count, outputs), np.zeros(count)
     for number, rows in enumerate(token_budget_batches(texts.table.lengths, budget=4096)):
         ids, mask = texts.table.pad(rows)
-        exits = token_hash.exits(ids.numpy(), draw * 10_000 + number) * mask
+        exits = token_hash.exits(ids.numpy(), mask.numpy(), draw * 10_000 + number) * mask
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             logits[torch.from_numpy(rows)] = model(ids.to(device), mask.to(device), exits.to(device)).float().cpu()
         active = np.stack([(exits > layer).sum(1).numpy() for layer in range(model.encoder.depth)], 1)

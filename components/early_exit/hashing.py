@@ -161,9 +161,11 @@ def exits_by_lot(shape: tuple[int, ...], shares: Array, random: np.random.Genera
     return random.choice(len(shares), size=shape, p=shares) + 1
 
 
-def exits_by_position(shape: tuple[int, int], shares: Array) -> Ints:
-    """(B, T) executed layers by position alone: the last tokens leave first, in the shares of the histogram."""
-    rows, columns = shape
-    place = 1 - (np.arange(columns) + 0.5) / columns
-    layers = np.minimum(np.searchsorted(np.cumsum(shares), place, side="right"), len(shares) - 1) + 1
-    return np.broadcast_to(layers, (rows, columns)).copy()
+def exits_by_position(lengths: Ints, shares: Array) -> Ints:
+    """(B, T) executed layers by position alone: a text's last tokens leave first, in the shares of the histogram.
+
+    Args:
+        lengths: (B,) tokens of each text; T is the longest, and padding leaves at once.
+    """
+    place = 1 - (np.arange(int(lengths.max())) + 0.5) / lengths[:, None]
+    return np.minimum(np.searchsorted(np.cumsum(shares), place, side="right"), len(shares) - 1) + 1

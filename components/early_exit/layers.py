@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from paperflows.components.errors import InputError
 
+# others share module names with these and compute something else (Longformer's attention is local)
+FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -43,6 +46,10 @@ def layers_of(encoder: nn.Module) -> list[Layer]:
         InputError: the encoder has other modules than these families.
     """
     config: Any = encoder.config
+    if getattr(config, "model_type", None) not in FAMILIES:
+        raise InputError(
+            f"{type(encoder).__name__}: early exits need an encoder of one of the families {', '.join(FAMILIES)}"
+        )
     if hasattr(encoder, "transformer") and hasattr(config, "n_heads"):
         return [
             Layer(

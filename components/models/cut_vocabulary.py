@@ -24,7 +24,11 @@ def cut_tokenizer(tokenizer: Any, texts: Sequence[str], least: int) -> tuple[Any
     used = Counter(i for row in tokenizer(list(texts), add_special_tokens=False)["input_ids"] for i in row)
     special = set(tokenizer.all_special_ids)
     kept = [i for i in range(len(pieces)) if i in special or used[i] >= least]
-    small = BertTokenizer(vocab={pieces[i]: n for n, i in enumerate(kept)}, do_lower_case=True)
+    normal = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    small = BertTokenizer(
+        vocab={pieces[i]: n for n, i in enumerate(kept)}, do_lower_case=getattr(normal, "lowercase", True),
+        strip_accents=getattr(normal, "strip_accents", None),
+    )  # fmt: skip
     counts = torch.zeros(len(small), dtype=torch.long)
     read = Counter(i for row in small(list(texts), add_special_tokens=False)["input_ids"] for i in row)
     for number, count in read.items():

@@ -11,7 +11,7 @@ def reads_words(tokenizer: Any) -> Any:
     Byte-level vocabularies (RoBERTa's) hold the space before a word in the word's first piece. A word without it is
     another word, or the end of the one before.
     """
-    before = tokenizer.backend_tokenizer.pre_tokenizer
+    before = getattr(getattr(tokenizer, "backend_tokenizer", None), "pre_tokenizer", None)
     if isinstance(before, ByteLevel) and not before.add_prefix_space:
         before.add_prefix_space = True
     return tokenizer

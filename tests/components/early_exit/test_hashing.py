@@ -97,11 +97,11 @@ def test_special_tokens_run_every_layer_in_every_hash(kind, speedup):
         kind, texts_of(), depth=3, full_depth=3, speedup=speedup, buckets=3, special=SPECIAL, vectors=vectors, width=16,
         inner=32, seed=0,
     )  # fmt: skip
-    ids, _ = texts_of().table.pad(np.arange(4))
-    exits = made.exits(ids.numpy(), 3)
+    ids, mask = texts_of().table.pad(np.arange(4))
+    exits = made.exits(ids.numpy(), mask.numpy(), 3)
     assert exits.shape == ids.shape and exits.min() >= 1 and exits.max() == 3
     assert (exits[torch.isin(ids, torch.tensor(SPECIAL))] == 3).all()
-    again = made.exits(ids.numpy(), 4)
+    again = made.exits(ids.numpy(), mask.numpy(), 4)
     assert torch.equal(exits, again) or kind == "inconsistent"
 
 
@@ -126,7 +126,10 @@ def test_consistent_and_inconsistent_hashes_cost_alike_on_unseen_text_too(speedu
         )  # fmt: skip
 
     def cost(token_hash, rows, draw):
-        exits = [token_hash.exits(np.array([row]), 1000 * draw + i)[0].numpy() for i, row in enumerate(rows)]
+        exits = [
+            token_hash.exits(np.array([row]), np.ones((1, len(row)), dtype=np.int64), 1000 * draw + i)[0].numpy()
+            for i, row in enumerate(rows)
+        ]
         spent = sum(layer_flops(len(e), (e > layer).sum(), **sizes) for e in exits for layer in range(6))
         return float(spent / sum(6 * layer_flops(len(e), len(e), **sizes) for e in exits))
 
@@ -144,7 +147,9 @@ def test_lots_follow_the_histogram_and_positions_leave_from_the_end():
     shares = np.array([0.5, 0.3, 0.2])
     drawn = hashing.exits_by_lot((200, 100), shares, np.random.default_rng(0))
     np.testing.assert_allclose(np.bincount(drawn.ravel(), minlength=4)[1:] / drawn.size, shares, atol=0.01)
-    assert hashing.exits_by_position((1, 10), shares)[0].tolist() == [3, 3, 2, 2, 2, 1, 1, 1, 1, 1]
+    beside = hashing.exits_by_position(np.array([10, 20]), shares)
+    assert beside[0, :10].tolist() == [3, 3, 2, 2, 2, 1, 1, 1, 1, 1], "of its own length, not of the batch's"
+    assert np.bincount(beside[1])[1:].tolist() == [10, 6, 4]
 
 
 def test_hashed_classifier_skips_what_masking_throws_away_in_any_batch():
@@ -157,7 +162,7 @@ def test_hashed_classifier_skips_what_masking_throws_away_in_any_batch():
     logits, flops = hashed.hashed_outputs(model, texts, made, draw=0)
     for row in range(12):
         ids, mask = texts.table.pad(np.array([row]))
-        alone = model(ids, mask, made.exits(ids.numpy(), 0), masked=True)
+        alone = model(ids, mask, made.exits(ids.numpy(), mask.numpy(), 0), masked=True)
         torch.testing.assert_close(alone[0], logits[row], atol=1e-5, rtol=1e-4)
     # by hand for the text of one token: L layers of it, and the head
     (one,) = (i for i, row in enumerate(rows) if len(row) == 1 and i < 7)
