@@ -105,7 +105,10 @@ def train_all(params: SeqLabelExit, start: Any, data: list[Any]) -> dict[str, li
     """Stage 1, and from it: self-sampling, the same steps of stage 1, random exits; truncated models apart."""
     t = params.training.model_dump()
     first = t | {"steps": params.training.steps}
-    second = t | {"steps": params.training.more_steps, "learning_rate": params.training.more_rate, "head_rate": 1.0}
+    second = t | {
+        "steps": params.training.more_steps, "learning_rate": params.training.more_rate, "head_rate": 1.0,
+        "reaches": list(params.reaches), "thresholds": list(params.thresholds),
+    }  # fmt: skip
     whole = t | {"steps": params.training.steps + params.training.more_steps}
 
     def train(stage: str, starts: Any, settings: dict[str, Any], depth: int | None = None) -> list[list[Any]]:
@@ -124,7 +127,7 @@ def train_all(params: SeqLabelExit, start: Any, data: list[Any]) -> dict[str, li
         "sampled": train("self_sampling", joint, second),
         "continued": train("joint", joint, second),
         "random": train("random_exits", joint[: params.ranked_seeds], second),
-        **{f"truncated{n}": train("last", fresh[: params.ranked_seeds], whole, n) for n in params.depths},
+        **{f"truncated{n}": train("last", fresh, whole, n) for n in params.depths},
     }
 
 
@@ -198,6 +201,18 @@ def claims_of(params: SeqLabelExit, taggers: Any, tokee: Any, sentee: Any, names
                 ours=ours[speedup], baseline=cut(speedup), baseline_name="the joint model cut, same steps",
             ),
         ]  # fmt: skip
+        layers = len(taggers["joint"][0][0]["static"]["points"][names.tasks[0]])
+        if fitting := [n for n in params.depths if n <= layers / speedup]:
+            cheap = taggers[f"truncated{max(fitting)}"]
+            claims.append(
+                Claim(
+                    id=f"tokee_beats_truncated_{speedup:g}x", **shared,
+                    statement=f"At {speedup:g}x TOKEE beats a model of {max(fitting)} layers that was trained for it",
+                    ours=ours[speedup],
+                    baseline=[join_outputs([mean_outputs(t["static"], -1) for t in row]) for row in cheap],
+                    baseline_name="truncated, same steps",
+                )
+            )  # fmt: skip
     claims.append(
         Claim(
             id="self_sampling_helps", **shared,

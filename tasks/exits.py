@@ -69,7 +69,7 @@ def train_exits(
 
     t, folder = training, open_artifact(start)
     rows = sentences.sample(read_split(data, "train"), t["examples"], seed=0)
-    labels = sentences.label_names(rows)
+    labels = sentences.label_names(read_split(data, "train"))
     torch.manual_seed(seed)
     if (folder / NOTE).is_file():
         model, tokenizer, _ = load_classifier(folder, depth=depth, freeze_encoder=method == "frozen")

@@ -7,6 +7,7 @@ from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 from paperflows.tasks.timing import store_times
+from paperflows.tasks.tradeoff import positive_class
 from paperflows.tasks.training import fit
 
 HASH = "hash.safetensors"
@@ -81,7 +82,7 @@ def train_hashed(
         name, {"hash": kind, "depth": depth, "dataset": data["name"], "seed": seed, **t}, model, objective.batch_at,
         objective.loss_fn, t["steps"], t["learning_rate"], seed, device, rates={"head.": t["head_rate"]},
     )  # fmt: skip
-    positive = labels.index(f1_of[data["name"]]) if data["name"] in f1_of else None
+    positive = positive_class(data["name"], labels, f1_of)
     found = {}
     for split in ("validation", "test"):
         held = sentences.labelled(

@@ -48,7 +48,7 @@ def train_tagger(
             "random_exits": the same with these exits dealt at random.
         frozen: what becomes of a frozen state, "renorm" or "copy" (see `ExitEncoder`).
         training: examples, evaluated, max_length, freeze_embeddings, steps, batch_size, learning_rate, head_rate,
-            flooding.
+            flooding; for the last two stages the reaches and thresholds to draw from.
     """
     from collections import Counter
 
@@ -88,7 +88,13 @@ def train_tagger(
     else:
         stored = self_sampling.stored_exits(model, words, bf16=bf16)
         objective = self_sampling.self_sampling_objective(
-            words, stored, shuffled=stage == "random_exits", flooding=t["flooding"], **common
+            words,
+            stored,
+            reaches=t["reaches"],
+            thresholds=t["thresholds"],
+            shuffled=stage == "random_exits",
+            flooding=t["flooding"],
+            **common,
         )
     name = f"{stage}-depth{model.encoder.depth}-{data['name']}-seed{seed}"
     done = fit(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from paperflows.components.errors import InputError
 from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.exits import ExitsArtifact
 from paperflows.tasks.policy import cached_task
@@ -31,9 +32,20 @@ def sizes_of(exits: ExitsArtifact) -> Any:
     return Sizes(width=exits["width"], inner=exits["inner"], depth=exits["depth"])
 
 
+def positive_class(dataset: str, labels: list[str], f1_of: dict[str, str]) -> int | None:
+    """The number of the class whose F1 counts for this dataset, None where accuracy alone does.
+
+    Raises:
+        InputError: the dataset has no such class.
+    """
+    name = f1_of.get(dataset)
+    if name is not None and name not in labels:
+        raise InputError(f"f1_of: dataset {dataset!r} has no class {name!r}; it has {', '.join(labels)}")
+    return None if name is None else labels.index(name)
+
+
 def _positive(exits: ExitsArtifact, f1_of: dict[str, str]) -> int | None:
-    name = f1_of.get(exits["dataset"])
-    return exits["labels"].index(name) if name in exits["labels"] else None
+    return positive_class(exits["dataset"], exits["labels"], f1_of)
 
 
 def store_curves(curves: dict[str, Any]) -> CurveArtifact:

@@ -18,9 +18,6 @@ from paperflows.components.early_exit.token_exit import MultiExitTagger, WindowR
 from paperflows.components.early_exit.words import OUTSIDE, WordTable, layers_of_pieces
 from paperflows.components.training.batching import Batches, token_budget_batches
 
-REACHES = (0, 1, 2)
-THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.35)
-
 
 def word_losses(logits: Sequence[Tensor], tags: Tensor) -> Tensor:
     """(B, W, L) cross-entropy of every word at every exit, 0 where there is no word."""
@@ -78,8 +75,9 @@ def stored_exits(model: MultiExitTagger, words: WordTable, *, bf16: bool = False
 
 
 def sample_exits(
-    uncertainty: Tensor, real: Tensor, random: np.random.Generator, *, extreme: int = 2, full: int = 4
-) -> Tensor:
+    uncertainty: Tensor, real: Tensor, random: np.random.Generator, *, reaches: Sequence[int],
+    thresholds: Sequence[float], extreme: int = 2, full: int = 4,
+) -> Tensor:  # fmt: skip
     """(B, W) executed layers of words: each sentence by a window and a threshold of its own, from stage 1's exits.
 
     The first `extreme` sentences take the smallest window or the largest threshold (a coin decides), the last `full`
@@ -89,9 +87,9 @@ def sample_exits(
     extreme, full = min(extreme, count // 5), min(full, 2 * count // 5)
     exits = torch.where(real, uncertainty.shape[-1], 0)
     for row in range(count - full):
-        reach, threshold = REACHES[random.integers(len(REACHES))], THRESHOLDS[random.integers(len(THRESHOLDS))]
+        reach, threshold = reaches[random.integers(len(reaches))], thresholds[random.integers(len(thresholds))]
         if row < extreme:
-            reach, threshold = (min(REACHES), threshold) if random.integers(2) else (reach, max(THRESHOLDS))
+            reach, threshold = (min(reaches), threshold) if random.integers(2) else (reach, max(thresholds))
         one = slice(row, row + 1)
         exits[one] = replay_words(uncertainty[one], real[one], WindowRule(threshold, reach))
     return exits
@@ -110,6 +108,8 @@ def self_sampling_objective(
     *,
     batch_size: int,
     seed: int,
+    reaches: Sequence[int],
+    thresholds: Sequence[float],
     flooding: bool = True,
     shuffled: bool = False,
     bf16: bool = False,
@@ -118,6 +118,7 @@ def self_sampling_objective(
 
     Args:
         stored: of stage 1 on the same sentences (`stored_exits`); never refreshed.
+        reaches, thresholds: windows and thresholds to draw from, those that will be used.
         flooding: push no word's loss below what stage 1 reached: |loss - stage 1's|.
         shuffled: deal the exits at random (the ablation).
     """
@@ -128,7 +129,9 @@ def self_sampling_objective(
         rows = batches.at(step)
         batch, random = words.batch(rows), np.random.default_rng([seed, step])
         at, width = torch.from_numpy(rows), batch["real"].shape[1]
-        exits = sample_exits(stored["uncertainty"][at, :width], batch["real"], random)
+        exits = sample_exits(
+            stored["uncertainty"][at, :width], batch["real"], random, reaches=reaches, thresholds=thresholds
+        )
         if shuffled:
             exits = random_exits(exits, batch["real"], random)
         return {**batch, "exits": exits, "floor": stored["loss"][at, :width]}

@@ -56,5 +56,6 @@ def test_seq_label_exit(connected):
     assert {"tokee_keeps_quality_2x", "tokee_beats_sentee_3x", "tokee_beats_static_2x", "self_sampling_helps"} <= set(
         claims
     )
+    assert claims["tokee_beats_truncated_3x"]["statement"].endswith("a model of 2 layers that was trained for it")
     assert "world_names.joint.exit6" in report["metrics"]
     assert (folder / "artifacts" / "tagger" / "exits.safetensors").is_file()

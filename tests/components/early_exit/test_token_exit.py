@@ -23,6 +23,8 @@ from paperflows.components.models.pretrained import load_tokenizer
 from .conftest import small
 
 LABELS = ["A", "B", "C"]
+REACHES = (0, 1, 2)
+THRESHOLDS = (0.05, 0.1, 0.2, 0.35)
 
 
 class Pieces:
@@ -202,18 +204,24 @@ def test_sampled_exits_follow_stage_one_and_the_sandwich():
     words, model = table(4, count=10), tagger()
     stored, batch = self_sampling.stored_exits(model, words), words.batch(np.arange(10))
     uncertainty = stored["uncertainty"] * 0.3
-    exits = self_sampling.sample_exits(uncertainty, batch["real"], np.random.default_rng(0))
+    exits = self_sampling.sample_exits(
+        uncertainty, batch["real"], np.random.default_rng(0), reaches=REACHES, thresholds=THRESHOLDS
+    )
     assert (exits[-4:][batch["real"][-4:]] == 4).all() and (exits[:6][batch["real"][:6]] < 4).any()
     seen = {tuple(replay_words(uncertainty[5:6], batch["real"][5:6], WindowRule(t, k))[0].tolist())
-            for t in self_sampling.THRESHOLDS for k in self_sampling.REACHES}  # fmt: skip
+            for t in THRESHOLDS for k in REACHES}  # fmt: skip
     assert tuple(exits[5].tolist()) in seen
 
 
 def test_flooding_stops_at_what_stage_one_reached():
     words, model = table(5), tagger()
     stored = self_sampling.stored_exits(model, words)
-    flooded = self_sampling.self_sampling_objective(words, stored, batch_size=9, seed=0)
-    plain = self_sampling.self_sampling_objective(words, stored, batch_size=9, seed=0, flooding=False)
+    flooded = self_sampling.self_sampling_objective(
+        words, stored, batch_size=9, seed=0, reaches=REACHES, thresholds=THRESHOLDS
+    )
+    plain = self_sampling.self_sampling_objective(
+        words, stored, batch_size=9, seed=0, reaches=REACHES, thresholds=THRESHOLDS, flooding=False
+    )
     batch = flooded.batch_at(0)
     full = {**batch, "exits": torch.where(batch["real"], 4, 0)}
     assert flooded.loss_fn(model, full).item() == pytest.approx(0.0, abs=1e-5)
