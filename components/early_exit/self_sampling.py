@@ -87,7 +87,10 @@ def sample_exits(
     extreme, full = min(extreme, count // 5), min(full, 2 * count // 5)
     exits = torch.where(real, uncertainty.shape[-1], 0)
     for row in range(count - full):
-        reach, threshold = reaches[random.integers(len(reaches))], thresholds[random.integers(len(thresholds))]
+        reach, threshold = (
+            reaches[int(random.integers(len(reaches)))],
+            thresholds[int(random.integers(len(thresholds)))],
+        )
         if row < extreme:
             reach, threshold = (min(reaches), threshold) if random.integers(2) else (reach, max(thresholds))
         one = slice(row, row + 1)

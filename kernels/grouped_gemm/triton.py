@@ -6,6 +6,8 @@ through tensor descriptors, by the copy engine of the GPUs that have one, which 
 follows `torch.backends.cuda.matmul.fp32_precision`.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -147,7 +149,8 @@ def _blocks(dtype: torch.dtype, transposed: bool = False) -> dict[str, int]:
         return {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 32}
     if dtype == torch.float32:
         return {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}
-    if torch.cuda.get_device_properties().shared_memory_per_block_optin < 3 * 64 * (128 + 256) * 2:
+    gpu: Any = torch.cuda.get_device_properties()  # typed without this field
+    if gpu.shared_memory_per_block_optin < 3 * 64 * (128 + 256) * 2:
         return {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}
     return {"BLOCK_M": 256 if transposed else 128, "BLOCK_N": 128 if transposed else 256, "BLOCK_K": 64}
 
