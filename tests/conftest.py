@@ -17,6 +17,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import tenacity
 
 from . import warm
 
@@ -167,7 +168,12 @@ class Served:
     def mlflow(self, path: str, body: dict[str, Any] | None = None) -> Any:
         return self._json(f"{self.urls['mlflow']}/api/2.0/mlflow/{path}", body)
 
+    # Prefect answers 503 where its database is locked for a while; its own client asks again
     @staticmethod
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception(lambda error: getattr(error, "code", None) == 503),
+        stop=tenacity.stop_after_delay(60), wait=tenacity.wait_fixed(1), reraise=True,
+    )  # fmt: skip
     def _json(url: str, body: dict[str, Any] | None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
