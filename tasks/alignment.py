@@ -213,9 +213,9 @@ def summarise_models(
     figures: dict[str, float] = {"review.human_scores": float(len(merged))}
     if merged:
         machine = [next(r["score"] for r in rows if (r["id"], r["model"]) == key) for key in merged]
-        figures["review.scorer_agrees"] = float(
-            np.mean([m == h for m, h in zip(machine, merged.values(), strict=True)])
-        )
+        both_said = [m == h for m, h in zip(machine, merged.values(), strict=True) if m is not None]
+        if both_said:
+            figures["review.scorer_agrees"] = float(np.mean(both_said))
     if len(human) > 1:
         labels = np.array([[float(h.get(key, np.nan)) for key in merged] for h in human])
         both = labels[:, (~np.isnan(labels)).sum(0) >= 2]

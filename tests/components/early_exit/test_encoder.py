@@ -128,3 +128,21 @@ def test_another_architecture_is_named():
         model = torch.nn.Linear(2, 2)
         model.config = None
         ExitEncoder(model)
+
+
+def test_a_family_with_the_same_module_names_and_another_attention_is_refused():
+    from transformers import LongformerConfig, LongformerModel
+
+    from paperflows.components.early_exit.layers import layers_of
+    from paperflows.components.errors import InputError
+
+    config = LongformerConfig(
+        vocab_size=50,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        attention_window=4,
+    )
+    with pytest.raises(InputError, match="LongformerModel: early exits need an encoder of one of the families bert"):
+        layers_of(LongformerModel(config))
