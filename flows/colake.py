@@ -50,9 +50,12 @@ class TripleTraining(Section):
 class Labels(Section):
     """Relation classification with few labels."""
 
-    sentences: int = Field(ge=1, description="Labelled training sentences that are rows of the graph too, at most")
+    sentences: int = Field(
+        ge=1, description="Training sentences that are rows of the graph, at most; none of them is a labelled example"
+    )
     shots: tuple[int, ...] = Field(min_length=1, description="Labelled sentences of each relation; 0 takes all")
-    steps: int = Field(ge=1, description="Optimiser steps")
+    epochs: int = Field(ge=1, description="Passes over the labelled sentences")
+    steps: int = Field(ge=1, description="Optimiser steps, at least")
     batch_size: int = Field(ge=1, description="Sentences a step")
     learning_rate: float = Field(gt=0, description="Highest; three times as high in the fresh classifier")
     evaluated: int = Field(ge=1, description="Test sentences, at most")
@@ -323,10 +326,11 @@ def describe(found: Any, params: Colake, models: Any, results: Results) -> None:
         "chosen on the test facts themselves, in their favour.",
         "Embeddings of facts know nothing of an unseen entity: their inductive ranks are those of chance. When CoLAKE "
         "ranks ends, an unseen entity is a candidate by the mean embedding of its name's pieces.",
-        f"{params.labels.sentences} labelled sentences at most are rows of the graph too, each with the fact that its "
-        "label states (none that test asks about): CoLAKE and static injection have seen labels as facts, as the "
-        "paper's FewRel relations are Wikidata's; `words` has not, and `no_facts` has read the same graphs without "
-        "any relation. Test sentences bring two entity nodes and no fact.",
+        f"{params.labels.sentences} sentences at most, half of each relation's, are rows of the graph, each with the "
+        "fact that its label states (none about two entities of a labelled or a test sentence): CoLAKE and static "
+        "injection have read the relations as facts, as the paper's FewRel relations are Wikidata's; `words` has read "
+        "the same sentences, `no_facts` the same graphs without a relation. Test sentences bring two entity nodes and "
+        "no fact.",
         "All classifiers of relations are equal and fresh, over the states of the sentence and of both entities; the "
         "paper reads the sentence's state alone and starts from the relation rows of the labels.",
     ]
@@ -343,4 +347,4 @@ def _bars(groups: Any, ylabel: str) -> Any:
 
 
 def _tuning(labels: Labels) -> dict[str, Any]:
-    return {"steps": labels.steps, "batch_size": labels.batch_size, "learning_rate": labels.learning_rate}
+    return labels.model_dump(include={"epochs", "steps", "batch_size", "learning_rate"})

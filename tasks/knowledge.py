@@ -44,7 +44,7 @@ def train_knowledge(
 
     world = World(data, encoder)
     model, t = world.model(layers, training["entity_rate"], seed), training
-    batches = Batches(batch_size=t["batch_size"], seed=seed, n=len(world.rows))
+    batches = Batches(batch_size=t["batch_size"], seed=seed, lengths=world.sizes(knowledge.share))
     special = torch.tensor(world.tokenizer.all_special_ids)
 
     def batch_at(step: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from paperflows.tasks.data import DatasetArtifact
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
-from paperflows.tasks.text_graph import ENDS, VECTORS, Completion, World
+from paperflows.tasks.text_graph import ENDS, LONGEST, VECTORS, Completion, World
 from paperflows.tasks.training import ModelArtifact, fit
 
 WORDS = "words.safetensors"
@@ -34,6 +34,7 @@ def train_relation_reader(
     Args:
         vectors: a completion by an embedding of facts, whose vectors are injected.
     """
+    import numpy as np
     import torch
     import torch.nn.functional as F
 
@@ -53,7 +54,7 @@ def train_relation_reader(
         stated, asked = ([(_names(world, triple), triple) for _, triple in some] for some in (stated, asked))
     torch.manual_seed(seed)
     net = RelationReader(world.body(layers), len(world.names.relations) + 1, entity_vectors(vectors))
-    batches = Batches(batch_size=t["batch_size"], seed=seed, n=len(stated))
+    batches = Batches(batch_size=t["batch_size"], seed=seed, lengths=np.array([len(row["text"]) for row, _ in stated]))
 
     def batch_at(step: int) -> dict[str, Any]:
         some = [stated[i] for i in batches.at(step)]
@@ -104,8 +105,8 @@ def train_words(
 
     world, t = World(data, encoder), training
     lm = world.body(layers)
-    table = TokenTable.from_texts([row["text"] for row in world.rows], world.tokenizer, max_length=256)
-    batches = Batches(batch_size=t["batch_size"], seed=seed, n=len(table))
+    table = TokenTable.from_texts([row["text"] for row in world.rows], world.tokenizer, max_length=LONGEST + 2)
+    batches = Batches(batch_size=t["batch_size"], seed=seed, lengths=table.lengths)
 
     def batch_at(step: int) -> dict[str, Any]:
         rows = batches.at(step)

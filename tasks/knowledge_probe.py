@@ -5,7 +5,7 @@ from typing import Any
 
 from paperflows.components.errors import InputError
 from paperflows.tasks.claims import OUTPUTS
-from paperflows.tasks.data import DatasetArtifact, read_split
+from paperflows.tasks.data import DatasetArtifact
 from paperflows.tasks.knowledge import WEIGHTS
 from paperflows.tasks.knowledge_baselines import WORDS
 from paperflows.tasks.policy import cached_task
@@ -72,7 +72,7 @@ def probe_facts(
 def _masked_texts(world: World, texts: int) -> list[tuple[tuple[str, str, str], str, int]]:
     """(training fact, test text with its tail as one [MASK], the tail's piece), at most `texts` a fact."""
     known, taken, found = set(world.triples), dict[tuple[str, str, str], int](), []
-    for row in read_split(world.data, "test"):
+    for row in world.short("test")[0]:
         for fact in world.triples_of(row):
             spans = [m for m in row["mentions"] if str(m["entity"]) == fact[2]]
             if fact not in known or len(spans) != 1 or taken.get(fact, 0) >= texts:

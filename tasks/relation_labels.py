@@ -20,11 +20,14 @@ def join_sentences(graph: DatasetArtifact, sentences: DatasetArtifact, limit: in
     """A text graph whose training rows are its own and sentences with one labelled relation, as one fact each.
 
     A training sentence whose two entities are also asked about in test is in neither the graph nor the labels: no
-    test fact is ever known. The graph's held-out facts stay held out.
+    test fact is ever known. The graph's held-out facts stay held out. Every second sentence of a relation may be a row
+    of the graph, the others are labelled examples, about other pairs of entities: no method reads a label as a fact
+    because the example was a row of the graph. What the graph itself states of a labelled pair stays known, as
+    Wikidata's training facts do in the paper.
 
     Args:
         sentences: relation classification.
-        limit: training sentences that become rows of the graph, at most; all may be drawn as labelled examples.
+        limit: training sentences that become rows of the graph, at most.
         evaluated: test sentences, the first ones.
     """
     from paperflows.components.data.jsonl import write_jsonl
@@ -41,11 +44,17 @@ def join_sentences(graph: DatasetArtifact, sentences: DatasetArtifact, limit: in
     labelled = [row for row in labelled if frozenset((row["triple"][0], row["triple"][2])) not in pairs | held_out]
     if not labelled:
         raise InputError(f"dataset {sentences['name']!r}: every training sentence is about two entities of a test one")
-    usable = [row for row in labelled if _apart(*row["mentions"])]
+    drawn, others, turn = list[Any](), list[Any](), dict[str, int]()
+    for row in labelled:
+        turn[row["label"]] = turn.get(row["label"], 0) + 1
+        (drawn if turn[row["label"]] % 2 else others).append(row)
+    facts = [row for row in others if _apart(*row["mentions"])][:limit]
     train = [
         *read_split(graph, "train"),
-        *({"text": r["text"], "mentions": r["mentions"], "triples": [r["triple"]]} for r in usable[:limit]),
+        *({"text": r["text"], "mentions": r["mentions"], "triples": [r["triple"]]} for r in facts),
     ]
+    stated = {frozenset((row["triple"][0], row["triple"][2])) for row in facts}
+    drawn = [row for row in drawn if frozenset((row["triple"][0], row["triple"][2])) not in stated]
     named = {str(row["id"]): row["name"] for row in read_split(graph, "entities")}
     for row in labelled:
         for entity, name in row["names"].items():
@@ -57,7 +66,7 @@ def join_sentences(graph: DatasetArtifact, sentences: DatasetArtifact, limit: in
     with new_artifact() as (folder, artifact):
         for split, some in rows.items():
             write_jsonl(folder / f"{split}.jsonl", some)
-        write_jsonl(folder / LABELLED, labelled)
+        write_jsonl(folder / LABELLED, drawn)
         write_jsonl(folder / ASKED, asked[:evaluated])
     return DatasetArtifact(
         **artifact, name=f"{graph['name']}+{sentences['name']}", source=graph["source"], task=graph["task"],
@@ -80,7 +89,7 @@ def classify_relations(
         data: of `join_sentences`.
         vectors: a completion by an embedding of facts, whose vectors are injected at the mentions.
         shots: labelled sentences of each relation; 0 takes all.
-        tuning: steps, batch_size, learning_rate.
+        tuning: epochs, steps (at least), batch_size, learning_rate.
 
     Returns:
         `outputs`: artifact of the said labels; `gold`: of the true ones; `macro_f1`.
@@ -125,6 +134,7 @@ def classify_relations(
         return net(batch["graphs"], torch.tensor(batch["nodes"])) if graphs else net(batch["pairs"])
 
     batches = Batches(batch_size=t["batch_size"], seed=seed, n=len(chosen))
+    steps = max(t["steps"], t["epochs"] * batches.per_epoch)
 
     def batch_at(step: int) -> dict[str, Any]:
         rows = [chosen[i] for i in batches.at(step)]
@@ -132,7 +142,7 @@ def classify_relations(
 
     fit(
         f"{name}-{shots}-seed{seed}", {"method": name, "shots": shots, "seed": seed, **t}, net, batch_at,
-        lambda m, b: F.cross_entropy(score(m, b), b["gold"]), t["steps"], t["learning_rate"], seed, device,
+        lambda m, b: F.cross_entropy(score(m, b), b["gold"]), steps, t["learning_rate"], seed, device,
         rates={"head": 3.0},
     )  # fmt: skip
     net.eval()

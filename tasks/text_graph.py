@@ -10,6 +10,7 @@ from paperflows.tasks.store import Artifact, new_artifact
 SETTINGS = ("transductive", "inductive")
 ENDS = ("head", "tail")
 VECTORS = "vectors.safetensors"
+LONGEST = 256  # pieces of a text that is read; the paper's graphs have as many nodes at most
 
 
 class Completion(Artifact):
@@ -25,7 +26,7 @@ class Completion(Artifact):
 
 
 class World:
-    """Rows, facts and numbers of the training split, and what test asks.
+    """Rows, facts and numbers of the training split, and what test asks; a longer text than `LONGEST` is not read.
 
     Args:
         encoder: whose tokenizer and first layers are used.
@@ -38,7 +39,7 @@ class World:
         from paperflows.components.models.pretrained import load_tokenizer
 
         self.data, self.encoder, self.tokenizer = data, encoder, load_tokenizer(encoder)
-        self.rows = read_split(data, "train")
+        self.rows, self.pieces = self.short("train")
         self.titles = {str(row["id"]): row["name"] for row in read_split(data, "entities")}
         self.triples = sorted({triple for row in self.rows for triple in self.triples_of(row)})
         mentioned = [str(m["entity"]) for row in self.rows for m in row["mentions"]]
@@ -50,6 +51,25 @@ class World:
         for name in [*mentioned, *(end for h, _, t in self.triples for end in (h, t))]:
             counts[self.names.entities[name] - 1] += 1
         self.popularity = counts**0.75
+
+    def short(self, split: str) -> tuple[list[dict[str, Any]], list[list[int]]]:
+        """Rows of a split whose text is not too long, and the pieces of their texts."""
+        rows = read_split(self.data, split)
+        ids = self.tokenizer([row["text"] for row in rows], add_special_tokens=False)["input_ids"] if rows else []
+        kept = [i for i, of_row in enumerate(ids) if len(of_row) <= LONGEST]
+        if not kept:
+            raise InputError(f"dataset {self.data['name']!r}: no {split} text has {LONGEST} word pieces or fewer")
+        return [rows[i] for i in kept], [ids[i] for i in kept]
+
+    def sizes(self, share: float) -> Any:
+        """(rows,) nodes that a training row's graph has on average, by which rows are grouped into batches."""
+        import numpy as np
+
+        from paperflows.components.knowledge.graphs import FACTS
+
+        facts = {entity: min(FACTS, len(known)) for entity, known in self.neighbours.items()}
+        brought = [sum(facts.get(e, 0) for e in {str(m["entity"]) for m in row["mentions"]}) for row in self.rows]
+        return np.array([len(ids) for ids in self.pieces]) + (2 * share * np.array(brought)).round().astype(int)
 
     @staticmethod
     def triples_of(row: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -66,8 +86,7 @@ class World:
 
         from paperflows.components.models.cut_vocabulary import start_masked_lm
 
-        read = self.tokenizer([row["text"] for row in self.rows], add_special_tokens=False)["input_ids"]
-        used = torch.tensor([i for ids in read for i in ids], dtype=torch.long)
+        used = torch.tensor([i for ids in self.pieces for i in ids], dtype=torch.long)
         counts = torch.bincount(used, minlength=len(self.tokenizer))
         return start_masked_lm(self.encoder, self.tokenizer, counts, layers=layers, pretrained=True, seed=0)
 
@@ -120,7 +139,7 @@ class World:
         """(row, held-out fact, setting) of test, both entities mentioned, at most `texts` rows a fact."""
         taken: dict[tuple[str, str, str], int] = {}
         found = []
-        for row in read_split(self.data, "test"):
+        for row in self.short("test")[0]:
             mentioned = {str(m["entity"]) for m in row["mentions"]}
             for place, setting in zip(row.get("targets") or (), row.get("settings") or (), strict=True):
                 triple = self.triples_of(row)[place]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from paperflows.components.annotation.masking import masked_positions
+from paperflows.components.models.word_pieces import reads_words
 
 PARAPHRASE_SHARE = 0.15
 
@@ -46,7 +47,7 @@ class MLMWriter:
     ) -> None:
         cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         self._device = torch.device("cuda" if cuda else "cpu")
-        self._model, self._tokenizer = model.to(self._device).eval(), tokenizer
+        self._model, self._tokenizer = model.to(self._device).eval(), reads_words(tokenizer)
         self._temperature, self._top_p, self._batch_size = temperature, top_p, batch_size
         banned = torch.zeros(model.config.vocab_size, dtype=torch.bool)
         banned[tokenizer.all_special_ids] = True
@@ -63,7 +64,7 @@ class MLMWriter:
                 [sentences[i] for i in part], [rates[i] or PARAPHRASE_SHARE for i in part], seed, generator
             )
             for i, text in zip(part, filled, strict=True):
-                out[i] = text or None
+                out[i] = text.strip() or None
         return out
 
     @torch.inference_mode()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 WORD, ENTITY, RELATION = 0, 1, 2
+FACTS = 15  # that an anchor brings, at most (the official code)
 UNKNOWN = 0  # entity row 0 stands for entities without a row of their own, and for masks
 Triple = tuple[str, str, str]
 
@@ -75,7 +76,7 @@ def build_graph(
     tokenizer: Any,
     *,
     share: float = 0.5,
-    most: int = 15,
+    most: int = FACTS,
     hidden: Sequence[Triple] = (),
     masked: str = "",
     rng: Random,

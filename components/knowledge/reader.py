@@ -20,7 +20,8 @@ class RelationReader(nn.Module):
         lm: a `BertForMaskedLM`, whose body is used.
         relations: R; number 0 is none.
         vectors: (E, X) kept vectors of entities, row 0 for those without one: static injection (ERNIE, Zhang et al.
-            2019). Scaled to length 1, mapped linearly and added to the word embeddings of the mentions.
+            2019). Scaled to length 1, mapped linearly and added to the word embeddings of the mentions; the map starts
+            at zero, so that the encoder starts as it was trained.
     """
 
     def __init__(self, lm: Any, relations: int, vectors: Tensor | None = None) -> None:
@@ -30,6 +31,8 @@ class RelationReader(nn.Module):
         self.vectors: Tensor | None
         self.register_buffer("vectors", None if vectors is None else F.normalize(vectors, dim=-1), persistent=False)
         self.inject = None if vectors is None else nn.Linear(vectors.shape[1], lm.config.hidden_size, bias=False)
+        if self.inject is not None:
+            nn.init.zeros_(self.inject.weight)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Scores (B, R) of a batch of `read_pairs`."""

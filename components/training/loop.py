@@ -107,7 +107,8 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr * group["factor"]
         batch = _to_device(batch_at(step), speed.device)
-        loss = loss_fn(model, batch)
+        with speed.autocast():  # `prepare` does it for the model's own forward, not for a loss that calls its parts
+            loss = loss_fn(model, batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             ids = list(batch.get("ids", []))[:8]

@@ -186,6 +186,9 @@ def test_kept_vectors_are_added_at_the_mentions_and_nowhere_else(tokenizer):
     assert torch.allclose(reader(batch), plain(batch))  # nothing is known of any entity
     vectors[NAMES.entities["Rome"], 2] = 5.0  # scaled to length 1
     reader = RelationReader(lm, 3, vectors).eval()
+    reader.head = plain.head
+    assert torch.allclose(reader(batch), plain(batch)) and not reader.inject.weight.any()  # starts as without vectors
+    torch.nn.init.normal_(reader.inject.weight)
     lm.bert.embeddings.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True)
     reader(batch)
     added = seen["inputs_embeds"] - lm.bert.embeddings.word_embeddings(batch["tokens"])

@@ -5,7 +5,8 @@ import random
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForMaskedLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
 
 from paperflows.components.annotation.writers import MLMWriter
 from paperflows.components.errors import InputError, ServiceError
@@ -194,6 +195,22 @@ def test_fetched_masked_lm_is_usable_as_writer(tmp_path, small):
     tokenizer.save_pretrained(tmp_path)
     loaded = load_pretrained(AutoModelForMaskedLM, str(tmp_path))
     assert MLMWriter(loaded, tokenizer, device="cpu").write(["word1 and thing2"], [0.3], 0)[0]
+
+
+def test_a_writer_with_a_vocabulary_of_bytes_keeps_the_spaces_between_words():
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    numbers = {piece: i for i, piece in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters])}
+    inner = Tokenizer(models.BPE(vocab=numbers, merges=[], unk_token="<unk>"))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="<unk>", pad_token="<pad>", mask_token="<mask>", model_max_length=60
+    )
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    lm = RobertaForMaskedLM(RobertaConfig(vocab_size=len(numbers), max_position_embeddings=64, **size))
+    (written,) = MLMWriter(lm, tokenizer, device="cpu").write(["the food was really good today"], [0.2], 0)
+    # all but one word stay as they were (what a fresh model writes in its place is not a word, nor has it a space)
+    assert written.startswith("the food was really") and written.endswith(" today") and "good" not in written
 
 
 @pytest.fixture

@@ -153,3 +153,27 @@ def test_rates_scale_the_learning_rate_of_named_parts():
     assert torch.equal(still[0].weight, before[0].weight) and not torch.equal(still[3].weight, before[3].weight)
     moved = [(m[3].weight - before[3].weight).abs().mean() for m in (still, fast)]
     assert float(moved[1] / moved[0]) == pytest.approx(10, rel=0.01)  # AdamW's first step is the rate itself
+
+
+def test_a_loss_that_calls_parts_of_the_model_trains_in_the_devices_precision(monkeypatch):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    from paperflows.components.training import loop
+
+    def half(device):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        return Accelerator(cpu=True, mixed_precision="bf16")
+
+    monkeypatch.setattr(loop, "accelerator", half)
+    seen = []
+
+    def part_alone(model, batch):
+        inner = model[0](batch["x"])
+        seen.append(inner.dtype)
+        return inner.float().square().mean()
+
+    trained = model()
+    train(model=trained, batch_at=batch_at, loss_fn=part_alone, steps=1, learning_rate=0.05, device="cpu")
+    assert seen == [torch.bfloat16] and trained[0].weight.dtype == torch.float32
+    AcceleratorState._reset_state(reset_partial_state=True)
