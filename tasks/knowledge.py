@@ -10,7 +10,7 @@ from paperflows.tasks.data import DatasetArtifact
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.progress import progress
 from paperflows.tasks.store import new_artifact, open_artifact
-from paperflows.tasks.text_graph import ENDS, Completion, World
+from paperflows.tasks.text_graph import ENDS, Completion, open_world
 from paperflows.tasks.training import ModelArtifact, fit
 
 WEIGHTS = "encoder.safetensors"
@@ -42,7 +42,7 @@ def train_knowledge(
     from paperflows.components.knowledge.masking import mask_graphs
     from paperflows.components.training.batching import Batches
 
-    world = World(data, encoder)
+    world = open_world(data, encoder)
     model, t = world.model(layers, training["entity_rate"], seed), training
     batches = Batches(batch_size=t["batch_size"], seed=seed, lengths=world.sizes(knowledge.share))
     special = torch.tensor(world.tokenizer.all_special_ids)
@@ -94,7 +94,7 @@ def complete_relations(
     from paperflows.components.knowledge.graphs import ask_relation, build_graph, collate
     from paperflows.components.training.device import accelerator
 
-    world = World(data, encoder)
+    world = open_world(data, encoder)
     net = world.model(layers, 0.0, 0)
     load_model(net, str(open_artifact(model) / WEIGHTS))
     net.to(accelerator(device).device).eval()
@@ -141,7 +141,7 @@ def complete_ends(
     from paperflows.components.knowledge.graphs import build_graph, collate, state_fact
     from paperflows.components.training.device import accelerator
 
-    world = World(data, encoder)
+    world = open_world(data, encoder)
     net = world.model(layers, 0.0, 0)
     load_model(net, str(open_artifact(model) / WEIGHTS))
     questions = world.questions(texts)
@@ -198,7 +198,7 @@ def time_graphs(
     from paperflows.components.models.tiny_bert import masked_lm_loss
     from paperflows.components.training.device import accelerator
 
-    world, place = World(data, encoder), accelerator(device).device
+    world, place = open_world(data, encoder), accelerator(device).device
     net = world.model(layers, training["entity_rate"], 0).to(place).train()
     plain = world.body(layers).to(place).train()
     special, rng = torch.tensor(world.tokenizer.all_special_ids), Random(0)

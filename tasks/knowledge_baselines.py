@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from paperflows.tasks.data import DatasetArtifact
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
-from paperflows.tasks.text_graph import ENDS, LONGEST, VECTORS, Completion, World
+from paperflows.tasks.text_graph import ENDS, LONGEST, VECTORS, Completion, World, open_world
 from paperflows.tasks.training import ModelArtifact, fit
 
 WORDS = "words.safetensors"
@@ -41,7 +41,7 @@ def train_relation_reader(
     from paperflows.components.knowledge.reader import RelationReader, read_pairs
     from paperflows.components.training.batching import Batches
 
-    world, t = World(data, encoder), training
+    world, t = open_world(data, encoder), training
     stated = [
         (row, triple)
         for row in world.rows
@@ -52,8 +52,9 @@ def train_relation_reader(
     asked = [(row, triple) for row, triple, _ in questions]
     if reading.names:
         stated, asked = ([(_names(world, triple), triple) for _, triple in some] for some in (stated, asked))
+    body = world.body(layers)
     torch.manual_seed(seed)
-    net = RelationReader(world.body(layers), len(world.names.relations) + 1, entity_vectors(vectors))
+    net = RelationReader(body, len(world.names.relations) + 1, entity_vectors(vectors))
     batches = Batches(batch_size=t["batch_size"], seed=seed, lengths=np.array([len(row["text"]) for row, _ in stated]))
 
     def batch_at(step: int) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def train_words(
     from paperflows.components.models.tiny_bert import mask_tokens, masked_lm_loss
     from paperflows.components.training.batching import Batches, TokenTable
 
-    world, t = World(data, encoder), training
+    world, t = open_world(data, encoder), training
     lm = world.body(layers)
     table = TokenTable.from_texts([row["text"] for row in world.rows], world.tokenizer, max_length=LONGEST + 2)
     batches = Batches(batch_size=t["batch_size"], seed=seed, lengths=table.lengths)
@@ -144,7 +145,7 @@ def train_triple_model(
     from paperflows.components.knowledge.triple_models import TripleModel, corrupt, ranking_loss
     from paperflows.components.models.encoder import load_encoder
 
-    world, s = World(data, encoder), settings
+    world, s = open_world(data, encoder), settings
     questions, end_questions = world.questions(texts), world.questions(end_texts)
     number, seen = world.numbers(questions), len(world.names.entities)
     size, relations = len(number) + 1, len(world.names.relations) + 1

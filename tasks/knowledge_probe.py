@@ -10,7 +10,7 @@ from paperflows.tasks.knowledge import WEIGHTS
 from paperflows.tasks.knowledge_baselines import WORDS
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
-from paperflows.tasks.text_graph import World
+from paperflows.tasks.text_graph import World, open_world
 from paperflows.tasks.training import ModelArtifact
 
 
@@ -41,7 +41,7 @@ def probe_facts(
     from paperflows.components.knowledge.graphs import Names, build_graph, collate
     from paperflows.components.training.device import accelerator
 
-    world = World(data, encoder)
+    world = open_world(data, encoder)
     questions = _masked_texts(world, texts)
     if not questions:
         raise InputError(f"dataset {data['name']!r}: no test text states a training fact whose tail is one piece")
@@ -72,7 +72,7 @@ def probe_facts(
 def _masked_texts(world: World, texts: int) -> list[tuple[tuple[str, str, str], str, int]]:
     """(training fact, test text with its tail as one [MASK], the tail's piece), at most `texts` a fact."""
     known, taken, found = set(world.triples), dict[tuple[str, str, str], int](), []
-    for row in world.short("test")[0]:
+    for row in world.test:
         for fact in world.triples_of(row):
             spans = [m for m in row["mentions"] if str(m["entity"]) == fact[2]]
             if fact not in known or len(spans) != 1 or taken.get(fact, 0) >= texts:

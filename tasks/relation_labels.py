@@ -9,7 +9,7 @@ from paperflows.tasks.knowledge import WEIGHTS
 from paperflows.tasks.knowledge_baselines import WORDS, entity_vectors
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
-from paperflows.tasks.text_graph import World
+from paperflows.tasks.text_graph import open_world
 from paperflows.tasks.training import ModelArtifact, fit
 
 LABELLED, ASKED = "labelled.jsonl", "asked.jsonl"
@@ -106,22 +106,23 @@ def classify_relations(
     from paperflows.components.prompts.fewshot import few_shot
     from paperflows.components.training.batching import Batches
 
-    world, t = World(data, encoder), tuning
+    world, t = open_world(data, encoder), tuning
     labelled, asked = read_rows(open_artifact(data) / LABELLED), read_rows(open_artifact(data) / ASKED)
     label = {name: number + 1 for number, name in enumerate(sorted({row["label"] for row in labelled}))}
     if unknown := {row["label"] for row in asked} - label.keys():
         raise InputError(f"dataset {data['name']!r}: relations {', '.join(sorted(unknown))} have no training sentence")
     chosen: Any = few_shot(labelled, train=shots, dev=0, seed=seed)[0] if shots else labelled
-    torch.manual_seed(seed)
     net: Any
     if graphs:
         knowledge = world.model(layers, 0.0, 0)
         load_model(knowledge, str(open_artifact(model) / WEIGHTS))
         knowledge.entities.learning_rate = 0.0
+        torch.manual_seed(seed)
         net = GraphReader(knowledge, len(label) + 1)
     else:
         lm = world.body(layers)
         load_model(lm, str(open_artifact(model) / WORDS))
+        torch.manual_seed(seed)
         net = RelationReader(lm, len(label) + 1, entity_vectors(vectors))
 
     def inputs(rows: Any) -> dict[str, Any]:

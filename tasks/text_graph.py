@@ -1,11 +1,14 @@
 """A text graph as its tasks use it: training rows, facts and numbers, and questions about held-out facts."""
 
+import copy
+import json
+from functools import cached_property, lru_cache
 from typing import Any
 
 from paperflows.components.errors import InputError
 from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_split
-from paperflows.tasks.store import Artifact, new_artifact
+from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 
 SETTINGS = ("transductive", "inductive")
 ENDS = ("head", "tail")
@@ -25,6 +28,16 @@ class Completion(Artifact):
     history: list[dict[str, float]]
 
 
+def open_world(data: DatasetArtifact, encoder: str) -> "World":
+    """The world of a dataset, read once in a process; what it holds is not to be changed."""
+    return _world(json.dumps(data, sort_keys=True), str(open_artifact(data)), encoder)
+
+
+@lru_cache(maxsize=1)
+def _world(data: str, folder: str, encoder: str) -> "World":
+    return World(json.loads(data), encoder)
+
+
 class World:
     """Rows, facts and numbers of the training split, and what test asks; a longer text than `LONGEST` is not read.
 
@@ -39,7 +52,8 @@ class World:
         from paperflows.components.models.pretrained import load_tokenizer
 
         self.data, self.encoder, self.tokenizer = data, encoder, load_tokenizer(encoder)
-        self.rows, self.pieces = self.short("train")
+        self.rows, self.pieces = self._short("train")
+        self._start: dict[int, Any] = {}
         self.titles = {str(row["id"]): row["name"] for row in read_split(data, "entities")}
         self.triples = sorted({triple for row in self.rows for triple in self.triples_of(row)})
         mentioned = [str(m["entity"]) for row in self.rows for m in row["mentions"]]
@@ -52,7 +66,12 @@ class World:
             counts[self.names.entities[name] - 1] += 1
         self.popularity = counts**0.75
 
-    def short(self, split: str) -> tuple[list[dict[str, Any]], list[list[int]]]:
+    @cached_property
+    def test(self) -> list[dict[str, Any]]:
+        """Rows of the test split."""
+        return self._short("test")[0]
+
+    def _short(self, split: str) -> tuple[list[dict[str, Any]], list[list[int]]]:
         """Rows of a split whose text is not too long, and the pieces of their texts."""
         rows = read_split(self.data, split)
         ids = self.tokenizer([row["text"] for row in rows], add_special_tokens=False)["input_ids"] if rows else []
@@ -81,14 +100,24 @@ class World:
         return self.titles.get(entity, entity).replace("_", " ")
 
     def body(self, layers: int) -> Any:
-        """The encoder's first layers as a masked LM."""
+        """The encoder's first layers as a masked LM, a copy of its own for each call."""
+        return copy.deepcopy(self._started(layers)[0])
+
+    def _started(self, layers: int) -> tuple[Any, Any, Any]:
+        """Masked LM, rows of entities and rows of relations before any training; 0 is the mask's."""
         import torch
 
         from paperflows.components.models.cut_vocabulary import start_masked_lm
 
-        used = torch.tensor([i for ids in self.pieces for i in ids], dtype=torch.long)
-        counts = torch.bincount(used, minlength=len(self.tokenizer))
-        return start_masked_lm(self.encoder, self.tokenizer, counts, layers=layers, pretrained=True, seed=0)
+        if layers not in self._start:
+            used = torch.tensor([i for ids in self.pieces for i in ids], dtype=torch.long)
+            counts = torch.bincount(used, minlength=len(self.tokenizer))
+            lm = start_masked_lm(self.encoder, self.tokenizer, counts, layers=layers, pretrained=True, seed=0)
+            mask = lm.bert.embeddings.word_embeddings.weight.detach()[[self.tokenizer.mask_token_id]]
+            entities = torch.cat([mask, self.named(lm, [self.title(entity) for entity in self.names.entities])])
+            relations = torch.cat([mask, self.named(lm, [_spoken(relation) for relation in self.names.relations])])
+            self._start = {layers: (lm, entities, relations)}
+        return self._start[layers]
 
     def model(self, layers: int, entity_rate: float, seed: int) -> Any:
         """An encoder whose entities and relations start as the mean of the pieces of their names."""
@@ -97,12 +126,9 @@ class World:
         from paperflows.components.knowledge.encoder import KnowledgeEncoder
         from paperflows.components.knowledge.tables import RowTable
 
-        lm = self.body(layers)
-        mask = lm.bert.embeddings.word_embeddings.weight.detach()[[self.tokenizer.mask_token_id]]
-        entities = torch.cat([mask, self.named(lm, [self.title(entity) for entity in self.names.entities])])
-        relations = torch.cat([mask, self.named(lm, [_spoken(relation) for relation in self.names.relations])])
+        lm, entities, relations = self._started(layers)
         torch.manual_seed(seed)
-        return KnowledgeEncoder(lm, RowTable(entities, learning_rate=entity_rate), relations)
+        return KnowledgeEncoder(copy.deepcopy(lm), RowTable(entities, learning_rate=entity_rate), relations)
 
     def named(self, lm: Any, said: list[str]) -> Any:
         """(N, D) the mean embedding of the pieces of each name."""
@@ -139,7 +165,7 @@ class World:
         """(row, held-out fact, setting) of test, both entities mentioned, at most `texts` rows a fact."""
         taken: dict[tuple[str, str, str], int] = {}
         found = []
-        for row in self.short("test")[0]:
+        for row in self.test:
             mentioned = {str(m["entity"]) for m in row["mentions"]}
             for place, setting in zip(row.get("targets") or (), row.get("settings") or (), strict=True):
                 triple = self.triples_of(row)[place]
