@@ -215,7 +215,8 @@ def upstream_examples(
 
     rows = [row for row in read_split(data, split) if not hidden & set(map(_fold, _texts(row)))]
     random.Random(0).shuffle(rows)
-    labels = [] if "choices" in rows[0] else sorted({str(r["label"]) for r in read_split(data, "train")})
+    whole = [row for name in data["rows"] for row in read_split(data, name)]
+    labels = [] if "choices" in rows[0] else sorted({str(row["label"]) for row in whole})
     most = settings["examples"] if split == "train" else min(settings["examples"], 200)
     return read(
         rows[:most], form_of(data["name"], settings["questions"]), tokenizer, labels=labels,

@@ -98,7 +98,8 @@ def read(
         seed: of that draw and of the options' order.
 
     Raises:
-        InputError: question and options leave no room for the text, or an option has no token.
+        InputError: question and options leave no room for the text, an option has no token, or a row's label is none
+            of the task's.
     """
     random = np.random.default_rng(seed)
     first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
@@ -116,6 +117,8 @@ def read(
     made, spans, target = [], [], []
     for row, text, second, choices in zip(rows, texts, seconds, given, strict=True):
         right = choices[row["answer"]] if choices else str(row["label"])
+        if not choices and right not in labels:
+            raise InputError(f"label {right!r} is none of {', '.join(labels[:20])}")
         others = [x for x in dict.fromkeys(choices or labels) if x != right]
         drawn = random.permutation(len(others))[: options - 1]
         shown = [right, *(others[i] for i in drawn)]

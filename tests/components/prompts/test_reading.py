@@ -53,6 +53,14 @@ def test_choices_of_their_own_long_options_and_pairs(tokenizer):
         form_of("nowhere")
 
 
+def test_a_label_that_is_none_of_the_tasks_is_said(tokenizer):
+    with pytest.raises(InputError, match="label 'other' is none of bad, good"):
+        read(
+            [{"text": "fine", "label": "other"}], Form("Which ?", {}), tokenizer, labels=["bad", "good"], options=2,
+            max_length=32, seed=0,
+        )  # fmt: skip
+
+
 def test_rows_with_fewer_choices_have_options_that_are_never_taken(tokenizer):
     rows = [
         {"text": "a film", "choices": ["the film", "bad news", "yes"], "answer": 1},
