@@ -33,9 +33,12 @@ LIBRARIES = [
 
 
 def run(
-    arguments: list[str], *, root: Path, environment: dict[str, str], timeout: float
+    arguments: list[str], *, root: Path, environment: dict[str, str], timeout: float, program: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """`paperflows` with `arguments` in the project at `root`.
+
+    Args:
+        program: a file of Python that runs instead.
 
     Raises:
         subprocess.TimeoutExpired: it was ended after `timeout` seconds.
@@ -48,7 +51,7 @@ def run(
         forkserver.ensure_running()
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder) / name) for name in ("out", "error")]
-        given = {"command": (arguments, str(root), environment, *files)}
+        given = {"command": (arguments, str(root), environment, *files, program)}
         process = context.Process(target=run_path, args=(__file__, given, "__main__"))
         process.start()
         process.join(timeout)
@@ -60,7 +63,7 @@ def run(
         return subprocess.CompletedProcess(arguments, process.exitcode, out, error)
 
 
-def _command(arguments: list[str], root: str, environment: dict[str, str], out: str, error: str) -> None:
+def _command(arguments: list[str], root: str, environment: dict[str, str], out: str, error: str, program: str) -> None:
     assert "paperflows" not in sys.modules, "the package must come from the project's copy"
     for number, file in ((1, out), (2, error)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
@@ -70,7 +73,8 @@ def _command(arguments: list[str], root: str, environment: dict[str, str], out: 
     os.environ.clear()
     os.environ.update(environment)
     repository = str(Path(__file__).parent.parent)
-    sys.path[:] = [environment["PYTHONPATH"], *(path for path in sys.path if path not in ("", repository))]
+    own = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:] = [*filter(None, own), *(path for path in sys.path if path not in ("", repository))]
     sys.argv = ["paperflows", *arguments]
 
     from paperflows.tasks.environment import prepare
@@ -79,6 +83,9 @@ def _command(arguments: list[str], root: str, environment: dict[str, str], out: 
     from prefect.context import refresh_global_settings_context
 
     refresh_global_settings_context()
+    if program:
+        run_path(program, run_name="__main__")
+        return
     from paperflows.cli import main
 
     main()

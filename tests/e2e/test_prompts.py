@@ -31,13 +31,6 @@ def test_lpt(connected):
         "templates={world_pairs_class: {pattern: '{text} {mask}', words: {paraphrase: good}}}",
     )  # fmt: skip
     assert refused.returncode == 2 and "'not_paraphrase' is not in its template" in refused.stderr
-    for change, said in (
-        ("datasets.builtin.tasks=[world_topics]", "timed: world_questions is none of the tasks world_topics"),
-        ("judged=[input]", "judged: full, naive cannot be left out"),
-        ("rates.full=[]", "rates: none for full"),
-    ):
-        refused = connected.run("run", "lpt", "--profile", "smoke", "--set", change)
-        assert refused.returncode == 2 and said in refused.stderr, refused.stderr
 
 
 def test_bbtv2(connected):

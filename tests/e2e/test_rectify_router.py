@@ -26,9 +26,5 @@ def test_smoke_run(connected):
     drawn = {p.name for p in (path.parent / "plots").iterdir()}
     assert {"load_top1.png", "load_both.png", "loss_seconds.png", "loss_flops.png", "dropped.png", "padded.png"} < drawn
 
-    refused = connected.run("run", "rectify_router", "--profile", "smoke", "--set", "experts=5")
-    assert refused.returncode == 2 and "experts: 5 cannot be spread evenly over 2 workers" in refused.stderr
-    refused = connected.run("run", "rectify_router", "--profile", "smoke", "--set", "capacity_factor=0")
-    assert refused.returncode == 2 and "capacity_factor" in refused.stderr
     refused = connected.run("run", "rectify_router", "--profile", "smoke", "--set", "passages.length=8000")
     assert refused.returncode == 2 and "fewer than one batch of 4" in refused.stderr, refused.stderr

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import tempfile
 import urllib.error
 import urllib.request
@@ -249,3 +250,18 @@ def test_layers_are_not_top_level_packages_in_worker_and_server(served):
 def test_doctor_finds_the_servers_and_no_dead_run(served, run):
     done = served.project.run("doctor")
     assert done.returncode == 0 and served.urls["prefect"] in done.stdout and "dead run" not in done.stdout
+
+
+def test_ctrl_c_stops_every_process_that_serve_started(served):
+    """The last test of the file: it ends the servers of all others."""
+    announced = served.project.root / ".state" / "served.json"
+    assert announced.exists()
+    family = psutil.Process(served.process.pid).children(recursive=True)
+    assert len(family) >= 3
+    os.kill(served.process.pid, signal.SIGINT)
+    out, error = served.process.communicate(timeout=60)
+    assert served.process.returncode == 0 and "Traceback" not in error
+    assert "Ctrl-C stops everything" in out and "stopping" in out
+    assert not announced.exists()
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []

@@ -32,8 +32,6 @@ def test_smoke_run(connected):
     assert known["states"].shape[1] == 384 and 0 < known["right"].mean() < 1
     assert np.isfinite(load_file(path.parent / "artifacts" / "heads" / "heads.safetensors")["linear.weight"]).all()
     assert any("No language model was asked" in note for note in report["notes"])
-    refused = connected.run("run", "uar", "--profile", "smoke", "--set", "asking=2")
-    assert refused.returncode == 2 and "asking" in refused.stderr
 
     port = free_port()
     process = connected.start("decide", str(path.parent / "artifacts" / "heads"), "--port", str(port))

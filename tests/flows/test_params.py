@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,25 @@ def change(tmp_path, text):
 def test_wrong_overrides_are_named(overrides, message):
     with pytest.raises(InputError, match=message):
         load_parameters(load_flow("claif")[0].parameters, "claif", ROOT, overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("slug", "override", "message"),
+    [
+        ("lpt", "datasets.builtin.tasks=[world_topics]", "timed: world_questions is none of the tasks world_topics"),
+        ("lpt", "judged=[input]", "judged: full, naive cannot be left out"),
+        ("lpt", "rates.full=[]", "rates: none for full"),
+        ("hag", "evaluated=11", "evaluated: 11 are more than limits.test keeps, 10"),
+        ("aor", "selection.keep=0", "selection.keep"),
+        ("rectify_router", "experts=5", "experts: 5 cannot be spread evenly over 2 workers"),
+        ("rectify_router", "capacity_factor=0", "capacity_factor"),
+        ("uar", "asking=2", "asking"),
+        ("llatrieval", "corpus.index=tree", "corpus.index"),
+    ],
+)
+def test_values_that_a_flow_cannot_run_with_are_named(slug, override, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_parameters(load_flow(slug)[0].parameters, slug, ROOT, profile="smoke", overrides=[override])
 
 
 def test_overrides_win_over_profile_over_laptop():

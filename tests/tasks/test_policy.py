@@ -1,11 +1,10 @@
 """Caching of tasks, in real flows on Prefect's own engine; each run is a process of its own."""
 
-import subprocess
-import sys
 import textwrap
 
 import pytest
 
+from .. import warm
 from ..conftest import own_environment
 
 PROGRAM = """
@@ -60,16 +59,11 @@ def folder(tmp_path_factory, prefect_api):
 
 def run(folder, body, **more):
     (folder / "calls.txt").write_text("")
-    program = PROGRAM.replace("    BODY", textwrap.indent(body, "    ")).replace(
-        "def flaky(kind: str):", "def flaky(kind: str):"
-    )
-    (folder / "program.py").write_text(program)
+    (folder / "program.py").write_text(PROGRAM.replace("    BODY", textwrap.indent(body, "    ")))
     environment = {
         **own_environment(), "PAPERFLOWS_ROOT": str(folder), "PREFECT_API_URL": (folder / "server").read_text(), **more
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "program.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
-    )
+    done = warm.run([], root=folder, environment=environment, timeout=120, program="program.py")
     return done, (folder / "calls.txt").read_text().split("\n")[:-1]
 
 
