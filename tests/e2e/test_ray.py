@@ -48,16 +48,19 @@ print(json.dumps(ray.get(look.remote())))
     )
     assert done.stdout.strip() == "[]", f"top-level packages in a Ray worker: {done.stdout} {done.stderr[-500:]}"
 
-    small = ["run", "claif", "--profile", "smoke", "--set", "seeds=[0]"]
+    small = ["run", "hag", "--profile", "smoke"]
     here = connected.run(*small)
     assert here.returncode == 0, here.stderr
     results = connected.root / ".state" / "results"
-    for path in [p for p in results.iterdir() if p.name.startswith("train_sentence_encoder")]:
+    swept = [path for path in results.iterdir() if path.name.startswith(("prune_grid", "sweep"))]
+    assert len(swept) > 3
+    for path in swept:
         path.unlink()
     there = connected.run(*small, "--set", f"ray.address={cluster}")
     assert there.returncode == 0, there.stderr
     reports = [json.loads(p.read_text()) for p in sorted((connected.root / "runs").glob("*/report.json"))]
     assert reports[0]["metrics"].keys() == reports[1]["metrics"].keys()
+    assert all(path.exists() for path in swept), "they were computed again, there"
     for name, value in reports[0]["metrics"].items():
         assert reports[1]["metrics"][name] == pytest.approx(value, abs=1e-3), name
 
