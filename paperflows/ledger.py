@@ -87,7 +87,9 @@ def save_result(root: Path, run: str) -> Path:
 
 
 def leaderboard_rows(entries: list[Entry]) -> list[dict[str, Any]]:
-    """The submissions of all papers, means over their datasets, the best ELUE score first."""
+    """The submissions of all papers, means over their datasets: paper by paper, for each has its own reference and
+    datasets, the best ELUE score first.
+    """
     rows = []
     for entry in entries:
         submitted = entry.report.get("leaderboard", [])
@@ -98,6 +100,7 @@ def leaderboard_rows(entries: list[Entry]) -> list[dict[str, Any]]:
                 {
                     "paper": entry.report["paper"],
                     "method": method,
+                    "reference": own[0].get("reference", "its static exits"),
                     "datasets": ", ".join(row["dataset"] for row in own),
                     "score": sum(row["score"] for row in own) / len(own),
                     "area": sum(areas) / len(areas) if areas else None,
@@ -105,7 +108,7 @@ def leaderboard_rows(entries: list[Entry]) -> list[dict[str, Any]]:
                     "parameters": own[0]["parameters"],
                 }
             )
-    return sorted(rows, key=lambda row: -row["score"])
+    return sorted(rows, key=lambda row: (row["paper"], -row["score"]))
 
 
 VERDICTS = ("holds", "undecided", "fails")

@@ -177,6 +177,7 @@ def rank_methods(
                 {
                     "dataset": dataset,
                     "method": method,
+                    "reference": reference,
                     "score": float(np.mean([elue_score(c, k) for c, k in pairs])),
                     "area": float(np.mean(areas)) if areas else None,
                     "front_share": shares[method],

@@ -110,10 +110,11 @@ def test_saving_a_run_keeps_what_the_documents_quote(tmp_path):
         save_result(tmp_path, "../../etc")
 
 
-def test_leaderboard_gathers_all_papers_the_best_first(tmp_path):
+def test_leaderboard_gathers_all_papers_each_against_its_own_reference_the_best_first(tmp_path):
     row = {
         "dataset": "d",
         "method": "exits",
+        "reference": "joint static",
         "score": 0.01,
         "area": None,
         "front_share": 0.5,
@@ -124,11 +125,19 @@ def test_leaderboard_gathers_all_papers_the_best_first(tmp_path):
     put(tmp_path / "reports" / "elue.json", report("elue", leaderboard=[row, {**row, "dataset": "e", "score": 0.03}]))
     put(
         tmp_path / "reports" / "hashee.json",
-        report("hashee", leaderboard=[{**row, "method": "<b>hash", "score": 0.05, "area": 0.04}]),
+        report(
+            "hashee",
+            leaderboard=[
+                {**row, "method": "<b>hash", "score": 0.05, "area": 0.04},
+                {**row, "method": "clusters", "score": 0.07, "reference": "cut"},
+            ],
+        ),
     )
     page = build_ledger(tmp_path).read_text()
     board = page[page.index('id="leaderboard"') : page.index("Not run here yet")]
-    assert board.index("&lt;b&gt;hash") < board.index("<td>exits</td>")
+    # 0.02, then 0.07 and 0.05 of the other paper, whose scores are against another model
+    assert board.index("<td>exits</td>") < board.index("<td>clusters</td>") < board.index("&lt;b&gt;hash")
+    assert board.count(">joint static<") == 2 and board.count(">cut<") == 1
     assert "+0.0200" in board and "+0.0500" in board and "23.0 M" in board and "d, e" in board
     (tmp_path / "reports" / "elue.json").unlink()
     (tmp_path / "reports" / "hashee.json").unlink()
