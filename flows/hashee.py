@@ -8,7 +8,7 @@ Everything starts from the same jointly trained exits, as the paper starts from 
 from typing import Any
 
 from prefect import flow
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paperflows.flows.early_exit import (
     TimedTasks,
@@ -54,6 +54,16 @@ class LanguageModel(Section):
     steps: int = Field(ge=1, description="Optimiser steps")
     batch_size: int = Field(ge=1, description="Texts a step")
     learning_rate: float = Field(gt=0, description="Of the training")
+    prompt: int = Field(ge=1, description="First tokens of a test text that are given where it is continued")
+    written: int = Field(ge=1, description="Tokens of the continuation, and of the text that it is compared with")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "LanguageModel":
+        if self.prompt + self.written > self.max_length:
+            raise ValueError(
+                f"written: {self.prompt} tokens and {self.written} more exceed max_length {self.max_length}"
+            )
+        return self
 
 
 class Hashee(FlowParameters):
@@ -130,7 +140,9 @@ def hashee(params: Hashee) -> dict[str, Any]:
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         found.datasets = {d["name"]: d["content"] for d in [*data, text, *([bits] if bits else [])]}
         describe(found, params, hashed, rules, static, warm, times, learnt, models)
-        found.keep = {"frequency": hashed["frequency"][0][place]["model"]}
+        found.keep = {
+            "frequency": hashed["frequency"][0][place]["model"], "continuations": models[params.lm.speedup][0]["outputs"],
+        }  # fmt: skip
     return found.report
 
 
@@ -282,13 +294,16 @@ def describe(
     for speedup, runs in models.items():
         label = "full" if speedup is None else "hashed"
         found.metrics |= {
-            f"lm.{label}.{k}": mean([run[k] for run in runs]) for k in ("accuracy", "perplexity", "cost", "cost_layers")
+            f"lm.{label}.{k}": mean([run[k] for run in runs])
+            for k in ("accuracy", "perplexity", "chrf", "cost", "cost_layers")
         }
     found.model = params.encoder
     found.notes = [
         "Everything starts from exits trained jointly on the same task, and is trained on for the same steps.",
         "Arms called equal are set to one speed-up on the training texts; the inconsistent hash has the histogram and "
         "the unseen tokens of the consistent one. What each really cost on test stands in the metrics.",
+        f"lm.*.chrf: test texts continued from their first {params.lm.prompt} tokens, greedily and, where tokens leave, "
+        f"by skipping, against the {params.lm.written} tokens that follow.",
     ]
     found.children = [
         (f"{arm}-{h['dataset']}-seed{seed}", {"method": arm, "seed": seed}, h["history"])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from paperflows.components.errors import InputError
 from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.policy import cached_task
@@ -18,18 +19,24 @@ def train_hashed_lm(
     Args:
         data: texts with train and test splits.
         speedup: of the layers, by token mass of the training texts; None runs every layer.
-        settings: width, layers, heads, vocab_size, max_length, examples, evaluated, steps, batch_size, learning_rate.
+        settings: width, layers, heads, vocab_size, max_length, examples, evaluated, steps, batch_size, learning_rate,
+            and of the generation prompt and written.
 
     Returns:
-        The artifact of per-text counts (right, tokens) on test, the share of the full FLOPs of the layers and with
-        the output layer, accuracy and perplexity.
+        The artifact of per-text counts (right, tokens) on test and of the test texts continued by skipping, the share
+        of the full FLOPs of the layers and with the output layer, accuracy, perplexity, and the continuations' chrF.
+
+    Raises:
+        InputError: no test text is longer than the prompt.
     """
     import numpy as np
     import torch
+    from sacrebleu.metrics import CHRF
     from safetensors.numpy import save_file
 
+    from paperflows.components.data.jsonl import write_jsonl
     from paperflows.components.early_exit import hashing
-    from paperflows.components.early_exit.causal import HashedLM, next_token_counts, next_token_loss
+    from paperflows.components.early_exit.causal import HashedLM, continue_text, next_token_counts, next_token_loss
     from paperflows.components.early_exit.encoder import ExitEncoder
     from paperflows.components.early_exit.flops import token_flops
     from paperflows.components.early_exit.sentences import sample
@@ -89,11 +96,29 @@ def train_hashed_lm(
     spent = token_flops(active, lengths, **sizes)
     whole = token_flops(np.repeat(lengths[:, None], depth, 1), lengths, **sizes)
     head = 2 * lengths * (s["width"] ** 2 + s["width"] * len(tokenizer))
+    # texts that go on after the prompt, continued greedily and compared with how they go on
+    going_on = np.flatnonzero(lengths > s["prompt"] + 1)
+    if not len(going_on):
+        raise InputError(f"lm.prompt: no test text of {data['name']!r} has more than {s['prompt'] + 1} tokens")
+    ids, _ = tables["test"].pad(going_on)
+    given = ids[:, : s["prompt"]].to(place)
+    told = continue_text(model, given, exits_of.to(place), steps=s["written"]).cpu()[:, s["prompt"] :]
+    ended = (told == tokenizer.sep_token_id).cumsum(1) > 0
+    said, truth = (
+        tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        for tokens in (
+            told.masked_fill(ended, tokenizer.pad_token_id), ids[:, s["prompt"] : s["prompt"] + s["written"]]
+        )
+    )  # fmt: skip
+    before = tokenizer.batch_decode(given.cpu(), skip_special_tokens=True)
     with new_artifact() as (folder, artifact):
         save_file({data["name"]: found[:, :2].copy()}, folder / OUTPUTS)
+        rows = [{"prompt": p, "written": w, "text": t} for p, w, t in zip(before, said, truth, strict=True)]
+        write_jsonl(folder / "continuations.jsonl", rows)
     right, tokens, nll = found.sum(0)
     return {
         "outputs": artifact, "cost_layers": float(spent.sum() / whole.sum()),
         "cost": float((spent + head).sum() / (whole + head).sum()), "accuracy": right / tokens,
-        "perplexity": float(np.exp(nll / tokens)), "history": done.history,
+        "perplexity": float(np.exp(nll / tokens)), "chrf": float(CHRF().corpus_score(said, [truth]).score),
+        "history": done.history,
     }  # fmt: skip

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from paperflows.components.early_exit.encoder import ExitEncoder
 from paperflows.components.early_exit.layers import Packing, layer_active
+from paperflows.components.errors import InputError
 
 
 class HashedLM(nn.Module):
@@ -58,8 +59,14 @@ def continue_text(model: HashedLM, ids: Tensor, layers: Tensor, *, steps: int) -
     Args:
         ids: (B, T) prompts.
         layers: (V,) executed layers of each token id.
+
+    Raises:
+        InputError: the continued text is longer than the encoder has positions.
     """
     encoder = model.encoder
+    most = encoder.encoder.config.max_position_embeddings
+    if ids.shape[1] + steps > most:
+        raise InputError(f"{ids.shape[1]} tokens and {steps} more do not fit the {most} positions of the encoder")
     states = [encoder.embed(ids)]  # states[l]: (B, T, D) input of layer l, frozen ones copied
     exits = layers[ids]
     everyone = torch.ones_like(ids)

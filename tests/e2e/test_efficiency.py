@@ -49,6 +49,9 @@ def test_hashee(connected):
     assert len(arms) == 7
     assert claims["language_model"]["statement"].startswith("A language model")
     assert (folder / "artifacts" / "frequency" / "hash.safetensors").is_file()
+    rows = [json.loads(line) for line in (folder / "artifacts" / "continuations" / "continuations.jsonl").open()]
+    assert len(rows) > 10 and all(row["prompt"] and row["text"] for row in rows)
+    assert 0 <= report["metrics"]["lm.hashed.chrf"] <= 100 and "lm.full.chrf" in report["metrics"]
 
 
 def test_seq_label_exit(connected):

@@ -10,6 +10,7 @@ from paperflows.components.early_exit.encoder import ExitEncoder
 from paperflows.components.early_exit.flops import layer_flops
 from paperflows.components.early_exit.hashed import HashedClassifier, TokenHash
 from paperflows.components.early_exit.sentences import LabelledTexts
+from paperflows.components.errors import InputError
 from paperflows.components.training.batching import TokenTable
 
 from .conftest import small
@@ -203,3 +204,6 @@ def test_text_generated_by_skipping_is_that_of_full_passes():
             scores = model(ids, torch.ones_like(ids), layers[ids], masked=True)
         ids = torch.cat([ids, scores[:, -1].argmax(-1, keepdim=True)], 1)
     assert torch.equal(ours, ids) and len(set(ours[:, 3:].flatten().tolist())) > 2
+    most = model.encoder.encoder.config.max_position_embeddings
+    with pytest.raises(InputError, match=f"do not fit the {most} positions"):
+        continue_text(model, ids, layers, steps=most)
