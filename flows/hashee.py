@@ -141,8 +141,9 @@ def hashee(params: Hashee) -> dict[str, Any]:
         found.datasets = {d["name"]: d["content"] for d in [*data, text, *([bits] if bits else [])]}
         describe(found, params, hashed, rules, static, warm, times, learnt, models)
         found.keep = {
-            "frequency": hashed["frequency"][0][place]["model"], "continuations": models[params.lm.speedup][0]["outputs"],
-        }  # fmt: skip
+            "frequency": hashed["frequency"][0][place]["model"],
+            "continuations": models[params.lm.speedup][0]["outputs"],
+        }
     return found.report
 
 
@@ -302,8 +303,8 @@ def describe(
         "Everything starts from exits trained jointly on the same task, and is trained on for the same steps.",
         "Arms called equal are set to one speed-up on the training texts; the inconsistent hash has the histogram and "
         "the unseen tokens of the consistent one. What each really cost on test stands in the metrics.",
-        f"lm.*.chrf: test texts continued from their first {params.lm.prompt} tokens, greedily and, where tokens leave, "
-        f"by skipping, against the {params.lm.written} tokens that follow.",
+        f"lm.*.chrf: test texts continued from their first {params.lm.prompt} tokens, greedily and, where tokens "
+        f"leave, by skipping, against the {params.lm.written} tokens that follow.",
     ]
     found.children = [
         (f"{arm}-{h['dataset']}-seed{seed}", {"method": arm, "seed": seed}, h["history"])
