@@ -113,8 +113,8 @@ def train_hashed_lm(
     before = tokenizer.batch_decode(given.cpu(), skip_special_tokens=True)
     with new_artifact() as (folder, artifact):
         save_file({data["name"]: found[:, :2].copy()}, folder / OUTPUTS)
-        rows = [{"prompt": p, "written": w, "text": t} for p, w, t in zip(before, said, truth, strict=True)]
-        write_jsonl(folder / "continuations.jsonl", rows)
+        written = [{"prompt": p, "written": w, "text": t} for p, w, t in zip(before, said, truth, strict=True)]
+        write_jsonl(folder / "continuations.jsonl", written)
     right, tokens, nll = found.sum(0)
     return {
         "outputs": artifact, "cost_layers": float(spent.sum() / whole.sum()),

@@ -112,7 +112,7 @@ class World:
         if layers not in self._start:
             used = torch.tensor([i for ids in self.pieces for i in ids], dtype=torch.long)
             counts = torch.bincount(used, minlength=len(self.tokenizer))
-            lm = start_masked_lm(self.encoder, self.tokenizer, counts, layers=layers, pretrained=True, seed=0)
+            lm: Any = start_masked_lm(self.encoder, self.tokenizer, counts, layers=layers, pretrained=True, seed=0)
             mask = lm.bert.embeddings.word_embeddings.weight.detach()[[self.tokenizer.mask_token_id]]
             entities = torch.cat([mask, self.named(lm, [self.title(entity) for entity in self.names.entities])])
             relations = torch.cat([mask, self.named(lm, [_spoken(relation) for relation in self.names.relations])])
