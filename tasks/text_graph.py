@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -9,6 +10,8 @@ from paperflows.components.errors import InputError
 from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+
+log = logging.getLogger(__name__)
 
 SETTINGS = ("transductive", "inductive")
 ENDS = ("head", "tail")
@@ -78,6 +81,11 @@ class World:
         kept = [i for i, of_row in enumerate(ids) if len(of_row) <= LONGEST]
         if not kept:
             raise InputError(f"dataset {self.data['name']!r}: no {split} text has {LONGEST} word pieces or fewer")
+        if len(kept) < len(rows):
+            log.warning(
+                "%s: %d of %d %s texts have more than %d word pieces and are left out",
+                self.data["name"], len(rows) - len(kept), len(rows), split, LONGEST,
+            )  # fmt: skip
         return [rows[i] for i in kept], [ids[i] for i in kept]
 
     def sizes(self, share: float) -> Any:

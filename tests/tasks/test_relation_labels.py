@@ -63,7 +63,7 @@ def test_nothing_left_to_learn_from_is_said(in_project):
         join_sentences.fn(stored("g", GRAPH), sentences, 1, 1)
 
 
-def test_a_longer_text_than_is_read_is_in_neither_the_graph_nor_the_questions(in_project):
+def test_a_longer_text_than_is_read_is_in_neither_the_graph_nor_the_questions(in_project, caplog):
     long = {"text": "Rome " + "very " * 300, "mentions": [{"start": 0, "end": 4, "entity": "Rome"}], "triples": []}
     fact = {
         "text": "Bern is in Alps and Rome",
@@ -80,6 +80,10 @@ def test_a_longer_text_than_is_read_is_in_neither_the_graph_nor_the_questions(in
     )
     assert [row["text"] for row in world.rows] == [fact["text"]] and len(world.pieces[0]) == 6
     assert [row["text"] for row, _, _ in world.questions(5)] == [fact["text"]] * 2
+    said = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert said == [
+        f"g: 1 of 2 {split} texts have more than 256 word pieces and are left out" for split in ("train", "test")
+    ]
     # six pieces; Rome brings its one distinct fact and Alps one: two nodes each, half of the time
     assert world.sizes(0.5).tolist() == [8] and world.sizes(0.0).tolist() == [6]
     with pytest.raises(InputError, match="'g': no train text has 256 word pieces or fewer"):
