@@ -15,7 +15,7 @@ from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.annotators import Annotator
 from paperflows.tasks.claims import Claim, judge_claim
-from paperflows.tasks.corpora import build_corpus, index_corpus
+from paperflows.tasks.corpora import Prefixes, build_corpus, index_corpus
 from paperflows.tasks.data import load_dataset
 from paperflows.tasks.questions import QuestionSet, gather_questions
 from paperflows.tasks.run import open_run
@@ -35,6 +35,7 @@ class Corpus(Section):
     """The passages and their index."""
 
     encoder: str = Field(description="minilm, a folder or a Hugging Face id of a sentence encoder")
+    prefixes: Prefixes
     index: str = Field(pattern="^(flat|ivfpq|hnsw)$", description="flat, ivfpq or hnsw")
     passage_words: int = Field(ge=10, description="Words of a passage at most")
     passages: int | None = Field(None, ge=1, description="Passages at most, those that questions need first")
@@ -83,7 +84,7 @@ def llatrieval(params: Llatrieval) -> dict[str, Any]:
         data = [load_dataset("builtin" if s.builtin else params.data, s.dataset, ["question answering"]) for s in sets]
         others = [load_dataset(params.data, name) for name in source.distractors]
         corpus = build_corpus(data, others, c.passage_words, c.passages)
-        index = index_corpus(corpus, c.encoder, c.index, params.device)
+        index = index_corpus(corpus, c.encoder, c.index, c.prefixes, params.device)
         questions = gather_questions(sets, data, corpus, params.most_train, params.most_test)
 
         supports = [

@@ -17,7 +17,7 @@ from paperflows.tasks import plots
 from paperflows.tasks.annotators import Annotator
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.closed_book import ClosedBookSettings, recall_answers
-from paperflows.tasks.corpora import build_corpus, index_corpus
+from paperflows.tasks.corpora import Prefixes, build_corpus, index_corpus
 from paperflows.tasks.data import load_dataset
 from paperflows.tasks.deciding import Heads, answer_as_decided, answer_by_retrieval, time_decisions, train_deciders
 from paperflows.tasks.prompted_decisions import ask_whether
@@ -37,6 +37,7 @@ class Retrieval(Section):
     """The corpus and its reader."""
 
     encoder: str = Field(description="minilm, a folder or a Hugging Face id of a sentence encoder")
+    prefixes: Prefixes
     index: str = Field(pattern="^(flat|ivfpq|hnsw)$", description="flat, ivfpq or hnsw")
     passage_words: int = Field(ge=10, description="Words of a passage at most")
     passages: int | None = Field(None, ge=1, description="Passages at most, those that questions need first")
@@ -111,7 +112,7 @@ def uar(params: Uar) -> dict[str, Any]:
 
         holders = list({d["name"]: d for d in data if "passages" in d["rows"]}.values())
         corpus = build_corpus(holders, others, r.passage_words, r.passages)
-        index = index_corpus(corpus, r.encoder, r.index, params.device)
+        index = index_corpus(corpus, r.encoder, r.index, r.prefixes, params.device)
         answers = answer_by_retrieval(requests, corpus, index, r.reading, params.device)
         answered = [answer_as_decided(knowledge, answers, d["decisions"]) for d in deciders]
         times = time_decisions(

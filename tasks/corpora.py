@@ -3,12 +3,23 @@
 import json
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from paperflows.components.errors import InputError
 from paperflows.tasks.data import DatasetArtifact, read_dataset
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 
 PASSAGES = "passages.jsonl"
+
+
+class Prefixes(BaseModel):
+    """What an encoder was trained to see before texts; its model card says (E5, BGE), and without it finds less."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    query: str = Field(description="Before a question")
+    passage: str = Field(description="Before a passage")
 
 
 class CorpusArtifact(Artifact):
@@ -22,6 +33,7 @@ class IndexArtifact(Artifact):
 
     model: str
     kind: str
+    prefixes: dict[str, str]
 
 
 @cached_task(name="build_corpus")
@@ -66,7 +78,7 @@ def build_corpus(
 
 
 @cached_task(name="index_corpus")
-def index_corpus(corpus: CorpusArtifact, model: str, kind: str, device: str) -> IndexArtifact:
+def index_corpus(corpus: CorpusArtifact, model: str, kind: str, prefixes: Prefixes, device: str) -> IndexArtifact:
     """Encode every passage once, and index it by its vector and by its words."""
     from safetensors.numpy import save_file
 
@@ -75,12 +87,12 @@ def index_corpus(corpus: CorpusArtifact, model: str, kind: str, device: str) -> 
     from paperflows.components.retrieval.dense import build_dense, encode
 
     texts = [shown(passage) for passage in read_passages(corpus)]
-    vectors = encode(load_encoder(model, device=device), texts)
+    vectors = encode(load_encoder(model, device=device), texts, prefix=prefixes.passage)
     with new_artifact() as (folder, artifact):
         build_bm25(texts).save(folder / "bm25")
         build_dense(vectors, kind).save(folder / "dense.faiss")  # type: ignore[arg-type]
         save_file({"vectors": vectors}, folder / "vectors.safetensors")
-    return IndexArtifact(**artifact, model=model, kind=kind)
+    return IndexArtifact(**artifact, model=model, kind=kind, prefixes=prefixes.model_dump())
 
 
 def read_passages(corpus: CorpusArtifact) -> list[dict[str, Any]]:

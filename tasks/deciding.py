@@ -195,12 +195,12 @@ def answer_by_retrieval(
     if not asked:
         raise InputError("no factual request of the parts test and unseen has its passages in the corpus")
     encoder = load_encoder(index["model"], device=device)
-    queries = encode(encoder, [rows[i]["bare"] for i in asked])
+    queries = encode(encoder, [rows[i]["bare"] for i in asked], prefix=index["prefixes"]["query"])
     _, ids = open_dense(open_artifact(index) / "dense.faiss").search(queries, reading)
     said: list[list[str]] = [
         [shown({**passages[j], "text": s}) for j in found for s in sentences(passages[j]["text"])] for found in ids
     ]
-    flat = encode(encoder, [text for some in said for text in some])
+    flat = encode(encoder, [text for some in said for text in some], prefix=index["prefixes"]["passage"])
     ends = np.cumsum([len(some) for some in said])
     nearest = [
         int((flat[end - len(some) : end] @ q).argmax()) for some, end, q in zip(said, ends, queries, strict=True)

@@ -116,7 +116,8 @@ def supporting(questions: QuestionsArtifact) -> set[int]:
 
 
 def similarity(index: IndexArtifact, device: str) -> tuple[Any, Any, Any]:
-    """`encoded(texts)`, their unit vectors, `cosine(texts, places)` with passages, and `search(texts, depth)`.
+    """`encoded(texts, kind)`, their unit vectors as queries or as passages, `cosine(texts, places)` of queries with
+    passages, and `search(texts, depth)`.
 
     Each text is encoded once.
     """
@@ -128,12 +129,14 @@ def similarity(index: IndexArtifact, device: str) -> tuple[Any, Any, Any]:
 
     folder = open_artifact(index)
     vectors, dense = load_file(folder / "vectors.safetensors")["vectors"], open_dense(folder / "dense.faiss")
-    encoder, known = load_encoder(index["model"], device=device), dict[str, Any]()
+    encoder = load_encoder(index["model"], device=device)
+    seen: dict[str, dict[str, Any]] = {"query": {}, "passage": {}}
 
-    def encoded(texts: Any) -> Any:
+    def encoded(texts: Any, kind: str = "query") -> Any:
+        known = seen[kind]
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
-            known.update(zip(new, encode(encoder, new), strict=True))
+            known.update(zip(new, encode(encoder, new, prefix=index["prefixes"][kind]), strict=True))
         return np.stack([known[text] for text in texts]) if len(texts) else np.zeros((0, vectors.shape[1]), np.float32)
 
     def cosine(texts: Any, places: Any) -> Any:

@@ -37,6 +37,11 @@ LAYERS = ("flows", "tasks", "components", "kernels")
 RAY_TESTS = {"test_ray.py", "test_workers.py", "test_rectify_router.py"}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """End-to-end tests first: the short ones after them keep both processes busy to the end."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Under pytest-xdist a file's tests stay together, in one process that has its fixtures, and all of Ray's too.
 

@@ -15,7 +15,7 @@ def answer_from(
     sets: Sequence[tuple[int, Sequence[int]]],
     reader: SupportReader,
     passages: Sequence[dict[str, Any]],
-    encode: Callable[[Sequence[str]], NDArray[np.float32]],
+    encode: Callable[[Sequence[str], str], NDArray[np.float32]],
 ) -> list[list[Statement]]:
     """One statement for each passage that answers a part: its sentence nearest to the part, citing it and the links.
 
@@ -23,7 +23,7 @@ def answer_from(
 
     Args:
         sets: (question, chosen passages).
-        encode: texts -> unit vectors.
+        encode: texts and what they are, "query" or "passage" -> unit vectors.
     """
     drafts: list[list[tuple[str, int, tuple[int, ...]]]] = []
     for (number, chosen), reading in zip(sets, reader.read(sets), strict=True):
@@ -36,8 +36,8 @@ def answer_from(
         drafts.append(list(said.values()))
     flat = [draft for some in drafts for draft in some]
     options = [[_shown(passages[place], s) for s in sentences(passages[place]["text"])] for _, place, _ in flat]
-    parts = encode([part for part, _, _ in flat])
-    lines = encode([line for some in options for line in some])
+    parts = encode([part for part, _, _ in flat], "query")
+    lines = encode([line for some in options for line in some], "passage")
     best, start = [], 0
     for some, part in zip(options, parts, strict=True):
         best.append(some[int((lines[start : start + len(some)] @ part).argmax())])

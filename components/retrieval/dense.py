@@ -17,9 +17,13 @@ IndexKind = Literal["flat", "ivfpq", "hnsw"]
 _PQ_BITS = 8  # a codebook of 256 entries for each part, so that training needs at least as many passages
 
 
-def encode(encoder: Any, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Unit vectors (N, D) of `texts` by a `SentenceEncoder`: their inner products are cosines."""
-    vectors = np.ascontiguousarray(encoder.embed(texts).numpy(), dtype=np.float32)
+def encode(encoder: Any, texts: Sequence[str], *, prefix: str = "") -> NDArray[np.float32]:
+    """Unit vectors (N, D) of `texts` by a `SentenceEncoder`: their inner products are cosines.
+
+    Args:
+        prefix: what the encoder was trained to see before texts of this kind, such as "query: ".
+    """
+    vectors = np.ascontiguousarray(encoder.embed([prefix + text for text in texts]).numpy(), dtype=np.float32)
     faiss.normalize_L2(vectors)
     return vectors
 

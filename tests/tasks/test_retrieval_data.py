@@ -2,17 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from paperflows.components.errors import InputError
+from paperflows.components.models.encoder import load_encoder
+from paperflows.components.retrieval.dense import encode
 from paperflows.components.retrieval.names import TitleLinks
 from paperflows.components.retrieval.support_pairs import build_pairs
-from paperflows.tasks.corpora import build_corpus, read_passages
+from paperflows.tasks.corpora import PASSAGES as PASSAGES_FILE
+from paperflows.tasks.corpora import CorpusArtifact, Prefixes, build_corpus, index_corpus, read_passages
 from paperflows.tasks.data import DatasetArtifact
 from paperflows.tasks.questions import QuestionSet, gather_questions, read_questions
 from paperflows.tasks.requests import Pool, build_requests, read_requests
-from paperflows.tasks.store import new_artifact
-from paperflows.tasks.support import supporting
+from paperflows.tasks.store import new_artifact, open_artifact
+from paperflows.tasks.support import similarity, supporting
 
 PASSAGES = [
     {"id": "0", "title": "Niger", "text": "Niger borders Chad."},
@@ -82,3 +87,22 @@ def test_a_text_that_is_evaluated_stands_in_no_other_part(in_project):
         build_requests.fn(
             [Pool(dataset="qa", kind="facts", only=("x",), splits={"train": "train"})], [data], most, 0, 0
         )
+
+
+def test_an_encoder_sees_its_words_before_questions_and_passages(in_project):
+    texts = ["Oslo lies in Norway.", "Quito lies in Ecuador."]
+    with new_artifact() as (folder, artifact):
+        rows = [{"place": f"d/{i}", "title": "", "text": text} for i, text in enumerate(texts)]
+        (folder / PASSAGES_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = CorpusArtifact(**artifact, passages=2)
+    index = index_corpus.fn(corpus, "minilm", "flat", Prefixes(query="query: ", passage="passage: "), "cpu")
+    vectors = load_file(open_artifact(index) / "vectors.safetensors")["vectors"]
+    encoder = load_encoder("minilm", device="cpu")
+    np.testing.assert_allclose(vectors, encode(encoder, [f"passage: {text}" for text in texts]), atol=1e-5)
+    assert abs(vectors - encode(encoder, texts)).max() > 0.01, "the prefix is seen"
+    encoded, cosine, search = similarity(index, "cpu")
+    asked = encode(encoder, ["query: Where is Oslo?"])
+    np.testing.assert_allclose(encoded(["Where is Oslo?"]), asked, atol=1e-5)
+    np.testing.assert_allclose(encoded(texts, "passage"), vectors, atol=1e-5)
+    np.testing.assert_allclose(cosine(["Where is Oslo?"] * 2, [0, 1]), vectors @ asked[0], atol=1e-5)
+    assert search(["Where is Oslo?"], 1) == [[0]]
