@@ -133,11 +133,13 @@ def answer_pairs(
 @cached_task(name="answer_across", task_run_name="answer_across-{model[name]}-{way}")
 def answer_across(
     model: ModelArtifact, mixture: Mixture, tokenized: list[TokenizedArtifact], media: list[MediaArtifact],
-    topics: Artifact, decoding: dict[str, dict[str, float]], way: str, limit: int, seed: int, device: str,
+    topics: Artifact, things: list[str], decoding: dict[str, dict[str, float]], way: str, limit: int, seed: int,
+    device: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Speech to picture and picture to speech, judged; instructions speak of topics that no conversation has.
 
     Args:
+        things: the words that conversations were about.
         way: `free` (the model answers and begins blocks as it likes), `direct` (the wanted block is forced at once),
             `cascade` (two questions of stage 1: what is it, and then show it).
 
@@ -145,13 +147,13 @@ def answer_across(
         `outputs`: artifact of (N,) right or not by `<from>_to_<to>`, and of what was written; `measures`.
 
     Raises:
-        InputError: no test item says a number.
+        InputError: no test item says one of the words.
     """
     import numpy as np
     from safetensors.numpy import save_file
 
     from paperflows.components.data.jsonl import write_jsonl
-    from paperflows.components.multimodal.conversations import NUMBERS, Scenario, grammar, parse_marked, write_turn
+    from paperflows.components.multimodal.conversations import Scenario, grammar, parse_marked, write_turn
     from paperflows.components.multimodal.dialogue import prompt, unconditional_prompts
     from paperflows.components.multimodal.generation import answer
     from paperflows.components.training.device import accelerator
@@ -163,11 +165,9 @@ def answer_across(
     outputs, measures, said = {}, {}, []
     for given, wanted in ACROSS:
         rows = read_rows(open_artifact(by_ids[given]) / "test.jsonl")[:limit]
-        rows = [row for row in rows if row["caption"] in NUMBERS]
+        rows = [row for row in rows if row["caption"] in things]
         if not rows:
-            raise InputError(
-                f"no test item of {given} says a number from zero to nine, which the conversations are about"
-            )
+            raise InputError(f"no test item of {given} says a word that the conversations are about")
         if way == "cascade":
             texts = to_text(network, vocabulary, f"{given}_to_text", [row["ids"] for row in rows], decoding, seed)
             written = to_media(network, vocabulary, f"text_to_{wanted}", texts, decoding, seed)

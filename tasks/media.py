@@ -16,12 +16,16 @@ SIDE = 32  # of a drawing
 
 
 class MediaArtifact(Artifact):
-    """Signals (`<split>.safetensors`) and their captions (`<split>.jsonl`) of one modality."""
+    """Signals (`<split>.safetensors`) and their captions (`<split>.jsonl`) of one modality.
+
+    `classes`: facet -> how many values it has in the training captions.
+    """
 
     name: str
     modality: str
     content: str
     rows: dict[str, int]
+    classes: dict[str, int]
     left_out: int
 
 
@@ -51,7 +55,7 @@ def load_media(source: str, name: str, modality: str, bars: int) -> MediaArtifac
 def _load_media(source: str, name: str, modality: str, bars: int, state: str) -> MediaArtifact:
     from paperflows.components.data.jsonl import write_jsonl
     from paperflows.components.data.sources import load
-    from paperflows.components.multimodal.captions import caption
+    from paperflows.components.multimodal.captions import FACETS, NO_TONE, caption, facets
 
     data = load(source, name)
     if data.task != TASKS[modality]:
@@ -69,8 +73,11 @@ def _load_media(source: str, name: str, modality: str, bars: int, state: str) ->
             kept[split] = len(good)
             write_jsonl(folder / f"{split}.jsonl", [{**rows[i], "caption": caption(modality, rows[i])} for i in good])
             write_signals(folder / f"{split}.safetensors", modality, [signals[i] for i in good])
+    found = [facets(modality, caption(modality, row)) for row in data.splits.get("train", ())]
+    without = {"tone": {NO_TONE}}
+    classes = {facet: len({one[facet] for one in found} - without.get(facet, set())) for facet in FACETS[modality]}
     return MediaArtifact(
-        **artifact, name=name, modality=modality, content=data.sha256, rows=kept, left_out=left_out
+        **artifact, name=name, modality=modality, content=data.sha256, rows=kept, classes=classes, left_out=left_out
     )  # fmt: skip
 
 

@@ -33,12 +33,34 @@ class ConversationsArtifact(RowsArtifact):
     examples: list[dict[str, str]]
 
 
+@cached_task(name="find_things")
+def find_things(media: list[MediaArtifact]) -> list[str]:
+    """The words that pictures and recordings have in common, which conversations are about.
+
+    Raises:
+        InputError: they share fewer than two.
+    """
+    said = {
+        one["modality"]: {row["caption"] for row in read_library(one)[0]}
+        for one in media
+        if one["modality"] in ("picture", "speech")
+    }
+    shared = sorted(set.intersection(*said.values()))
+    if len(shared) < 2:
+        first = "; ".join(f"{modality}: {', '.join(sorted(words)[:5])}" for modality, words in said.items())
+        raise InputError(
+            f"pictures and recordings have {len(shared)} of their words in common, conversations need two ({first})"
+        )
+    return shared
+
+
 @cached_task(name="expand_topics", retries=2, retry_on=(ServiceError,))
-def expand_topics(writer: Annotator, count: int, seed: int) -> RowsArtifact:
+def expand_topics(writer: Annotator, count: int, things: list[str], seed: int) -> RowsArtifact:
     """Phase 1a: meta topics become specific ones; one in five is held out for the evaluation.
 
     Args:
         count: topics at most.
+        things: words that a language model is shown.
 
     Raises:
         InputError: none came out.
@@ -52,7 +74,7 @@ def expand_topics(writer: Annotator, count: int, seed: int) -> RowsArtifact:
             from paperflows.components.multimodal.llm_writer import expand
 
             work = state_folder() / "checkpoints" / current_key()
-            replies = expand(open_client(writer, "topics", "cpu", work, opened), writer.model, count)
+            replies = expand(open_client(writer, "topics", "cpu", work, opened), writer.model, count, things)
             found, unreadable = [topic for said in replies for topic in said or ()], replies.count(None)
         shutil.rmtree(work, ignore_errors=True)
     different = list(dict.fromkeys(" ".join(topic.casefold().split()) for topic in found if topic.strip()))
@@ -77,19 +99,21 @@ def read_topics(topics: Artifact, *, held_out: bool) -> list[str]:
 
 
 @cached_task(name="write_scenarios")
-def write_scenarios(topics: Artifact, count: int, modalities: list[str], seed: int) -> RowsArtifact:
+def write_scenarios(topics: Artifact, count: int, modalities: list[str], things: list[str], seed: int) -> RowsArtifact:
     """Phase 1b: who speaks, what for, and which modality appears in which turn; combinations are covered evenly."""
     from paperflows.components.data.jsonl import write_jsonl
     from paperflows.components.multimodal.conversations import scenarios
 
-    made = scenarios(read_topics(topics, held_out=False), count, modalities, seed=seed)
+    made = scenarios(read_topics(topics, held_out=False), count, modalities, things, seed=seed)
     with new_artifact() as (folder, artifact):
         write_jsonl(folder / "scenarios.jsonl", [one.as_row() for one in made])
     return RowsArtifact(**artifact, counts={"kept": len(made)})
 
 
 @cached_task(name="write_conversations", retries=2, retry_on=(ServiceError,))
-def write_conversations(scenarios: Artifact, media: list[MediaArtifact], writer: Annotator, seed: int) -> RowsArtifact:
+def write_conversations(
+    scenarios: Artifact, media: list[MediaArtifact], things: list[str], writer: Annotator, seed: int
+) -> RowsArtifact:
     """Phase 1c: each scenario becomes a conversation in which media stand as marked descriptions.
 
     Offline the built-in grammar writes; else a language model, whose completions are stored beside the rows.
@@ -106,7 +130,7 @@ def write_conversations(scenarios: Artifact, media: list[MediaArtifact], writer:
     work = state_folder() / "checkpoints" / current_key()
     if writer.kind == "offline":
         draws = [random.Random(f"{seed}:{number}") for number in range(len(made))]
-        turns: list[Any] = [write_conversation(one, keys, draw) for one, draw in zip(made, draws, strict=True)]
+        turns: list[Any] = [write_conversation(one, things, keys, draw) for one, draw in zip(made, draws, strict=True)]
     else:
         from paperflows.components.multimodal.llm_writer import write
 
@@ -159,7 +183,7 @@ def filter_conversations(
 
 @cached_task(name="convert_media")
 def convert_media(
-    filtered: Artifact, media: list[MediaArtifact], tries: int, most: int, seed: int
+    filtered: Artifact, media: list[MediaArtifact], things: list[str], tries: int, most: int, seed: int
 ) -> ConversationsArtifact:
     """Phase 2: every description becomes a file (PNG, WAV, ABC), checked by a judge; a conversation with one that all
     tries failed is dropped with the reason. Every file is read back before it is kept.
@@ -225,7 +249,7 @@ def convert_media(
         write_jsonl(folder / ROWS, conversations)
         write_jsonl(folder / MANIFEST, manifest)
     texts = [texts_of(row) for i, row in enumerate(rows) if i not in failed][:most]
-    pairs = combinations([one["modality"] for one in media])
+    pairs = combinations([one["modality"] for one in media], things)
     covered = combination_counts(conversations, pairs)
     figures = {
         "files": float(len(manifest)), "decoded": float(decoded), "distinct_2": distinct(texts, 2),
@@ -284,7 +308,7 @@ def _fitted(path: str, sha256: str, name: str, modality: str, panel: Any, seed: 
     from paperflows.components.multimodal.judges import Judge
 
     stored = MediaArtifact(
-        path=path, sha256=sha256, name=name, modality=modality, content="", rows={"train": 1}, left_out=0
+        path=path, sha256=sha256, name=name, modality=modality, content="", rows={"train": 1}, classes={}, left_out=0
     )  # fmt: skip
     rows, signals = read_signals(stored, "train")
     if of_conversions:

@@ -5,7 +5,7 @@ An element that is not text stands in a message as a marked description, `<pictu
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain, product
@@ -17,7 +17,6 @@ import yaml
 GRAMMAR = Path(__file__).parent / "conversations.yaml"
 MODALITIES = ("text", "picture", "speech", "music")
 BEATS = {"two": "2/4", "three": "3/4", "four": "4/4", "six": "6/8"}
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _MARK = re.compile(r"<(\w+): ([^<>]+)>")
 
 Part = tuple[str, str]
@@ -53,10 +52,25 @@ def grammar() -> dict[str, Any]:
     return loaded
 
 
-def combinations(modalities: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of input and output modality in which at least one is not text."""
+def counted(things: Collection[str]) -> bool:
+    """Whether the beats of a bar are among the words, so that a tune can answer a picture or a recording."""
+    return set(BEATS) <= set(things)
+
+
+def combinations(modalities: Sequence[str], things: Collection[str]) -> list[tuple[str, str]]:
+    """Pairs of input and output modality in which at least one is not text and which can be about one word.
+
+    Args:
+        things: words that pictures and recordings have in common.
+    """
     every = ("text", *modalities)
-    return [(given, wanted) for given in every for wanted in every if (given, wanted) != ("text", "text")]
+    about = set() if counted(things) else {("music", m) for m in modalities if m != "music"}
+    return [
+        (given, wanted)
+        for given in every
+        for wanted in every
+        if (given, wanted) != ("text", "text") and not about & {(given, wanted), (wanted, given)}
+    ]
 
 
 def topics() -> list[str]:
@@ -68,7 +82,9 @@ def topics() -> list[str]:
     ]
 
 
-def scenarios(subjects: Sequence[str], count: int, modalities: Sequence[str], *, seed: int) -> list[Scenario]:
+def scenarios(
+    subjects: Sequence[str], count: int, modalities: Sequence[str], things: Collection[str], *, seed: int
+) -> list[Scenario]:
     """`count` scenarios of one to three turns; combinations come in shuffled rounds, so that all are as frequent."""
     draw = random.Random(seed)
     pool: list[tuple[str, str]] = []
@@ -77,7 +93,7 @@ def scenarios(subjects: Sequence[str], count: int, modalities: Sequence[str], *,
         turns = []
         for _ in range(1 + number % 3):
             if not pool:
-                pool = combinations(modalities)
+                pool = combinations(modalities, things)
                 draw.shuffle(pool)
             turns.append(pool.pop())
         user, assistant = draw.choice(grammar()["roles"])
@@ -87,37 +103,40 @@ def scenarios(subjects: Sequence[str], count: int, modalities: Sequence[str], *,
     return made
 
 
-def write_conversation(scenario: Scenario, keys: Sequence[str], draw: random.Random) -> list[dict[str, str]]:
+def write_conversation(
+    scenario: Scenario, things: Sequence[str], keys: Sequence[str], draw: random.Random
+) -> list[dict[str, str]]:
     """A conversation's turns, {"user": ..., "assistant": ...} with marked descriptions, written by the grammar.
 
     Args:
+        things: words that pictures and recordings have in common, to choose from.
         keys: of music, to choose from.
     """
     turns = []
     for place, (given, wanted) in enumerate(scenario.turns):
-        number = draw.choice(tuple(BEATS) if "music" in (given, wanted) else NUMBERS)
-        turns.append(write_turn(scenario, place, given, wanted, number, draw.choice(list(keys)), draw))
+        word = draw.choice(tuple(BEATS) if "music" in (given, wanted) else list(things))
+        turns.append(write_turn(scenario, place, given, wanted, word, draw.choice(list(keys)), draw))
     return turns
 
 
 def write_turn(
-    scenario: Scenario, place: int, given: str, wanted: str, number: str, key: str, draw: random.Random
+    scenario: Scenario, place: int, given: str, wanted: str, word: str, key: str, draw: random.Random
 ) -> dict[str, str]:
-    """One turn about a number (in music: the beats of a bar).
+    """One turn about a word (in music: the beats of a bar).
 
     The assistant says what it perceived before it shows or says anything: the chain of modality.
     """
     words = grammar()["wordings"]
 
     def element(modality: str) -> str:
-        return number if modality == "text" else f"<{modality}: {describe(modality, number, key)}>"
+        return word if modality == "text" else f"<{modality}: {describe(modality, word, key)}>"
 
     opening = draw.choice(words["openings" if place == 0 else "further"]).format(
         user=scenario.user, assistant=scenario.assistant, topic=scenario.topic, goal=scenario.goal
     )
     shown = draw.choice(words["given"][given])
     ask = draw.choice(words["wanted"][wanted])
-    heard = draw.choice(words["perceived"][given]).format(number=number)
+    heard = draw.choice(words["perceived"][given]).format(word=word)
     reply = draw.choice(words["replies"][wanted])
     return {
         "user": f"{opening} {shown} {element(given)} . {ask}",
@@ -125,9 +144,9 @@ def write_turn(
     }
 
 
-def describe(modality: str, number: str, key: str) -> str:
+def describe(modality: str, word: str, key: str) -> str:
     """A description that the modality's converter understands."""
-    return f"{BEATS[number]} in {key}" if modality == "music" else number
+    return f"{BEATS[word]} in {key}" if modality == "music" else word
 
 
 def parse_marked(message: str) -> list[Part]:

@@ -1,6 +1,6 @@
 """A language model as writer of topics and conversations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,16 @@ class Conversation(BaseModel):
     turns: list[Turn]
 
 
-def expand(llm: LLM, model: str, count: int) -> list[list[str] | None]:
-    """Specific topics of every meta topic, `count` in all; None where no reply could be read."""
+def expand(llm: LLM, model: str, count: int, things: Collection[str]) -> list[list[str] | None]:
+    """Specific topics of every meta topic, `count` in all; None where no reply could be read.
+
+    Args:
+        things: words that pictures and recordings have in common, of which the first forty are shown.
+    """
     metas = list(grammar()["topics"])
     each = -(-count // len(metas))
-    requests = [_request(model, "topics.jinja", 1500, meta=meta, count=each) for meta in metas]
+    shown = ", ".join(list(things)[:40])
+    requests = [_request(model, "topics.jinja", 1500, meta=meta, count=each, things=shown) for meta in metas]
     return [reply.topics if reply else None for reply in ask(llm, requests, Topics)]
 
 

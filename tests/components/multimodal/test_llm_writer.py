@@ -19,6 +19,7 @@ def reply(prompt):
     """Two topics of every meta topic but the first; a conversation as planned where it is about a market."""
     if '"topics"' in prompt:
         meta = prompt.split('"')[1]
+        assert "(one of: two, seven)" in prompt
         return "no JSON" if meta == BAD else json.dumps({"topics": [f"{meta} one", f"{meta} two"]})
     if '"turns"' not in prompt:
         return "a probe of the server"
@@ -30,7 +31,10 @@ def test_unreadable_replies_are_none_and_the_others_are_kept(server, client):
     server.reply = reply
     llm = client()
     metas = list(grammar()["topics"])
-    assert expand(llm, "m", 2 * len(metas)) == [None, *([f"{meta} one", f"{meta} two"] for meta in metas[1:])]
+    assert expand(llm, "m", 2 * len(metas), ["two", "seven"]) == [
+        None,
+        *([f"{meta} one", f"{meta} two"] for meta in metas[1:]),
+    ]
     plan = (("picture", "speech"),)
     made = [Scenario(topic, "a child", "a teacher", "learn", plan) for topic in ("a market", "a war")]
     written = write(llm, "m", made, REPERTOIRE)

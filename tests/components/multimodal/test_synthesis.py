@@ -34,17 +34,21 @@ def test_marked_descriptions():
         parse_marked("<smell: roses>")
 
 
-def test_combinations_are_covered_evenly_and_every_conversation_is_valid():
-    made = scenarios(topics(), 150, MODALITIES[1:], seed=0)
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+@pytest.mark.parametrize(("things", "count"), [(NUMBERS, 15), (["cat", "dog"], 11), (["two", "four", "six"], 11)])
+def test_combinations_are_covered_evenly_and_every_conversation_is_valid(things, count):
+    made = scenarios(topics(), 150, MODALITIES[1:], things, seed=0)
     turns = Counter(turn for one in made for turn in one.turns)
-    assert set(turns) == set(combinations(MODALITIES[1:])) and max(turns.values()) - min(turns.values()) <= 1
-    repertoire = {
-        m: {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
-        for m in ("picture", "speech")
-    }
+    pairs = combinations(MODALITIES[1:], things)
+    assert set(turns) == set(pairs) and max(turns.values()) - min(turns.values()) <= 1
+    assert len(pairs) == count, "a tune stands beside pictures and recordings where all beats are among the words"
+    assert (("music", "picture") in pairs) == (things is NUMBERS) and ("music", "music") in pairs
+    repertoire = {m: set(things) for m in ("picture", "speech")}
     repertoire["music"] = {f"{meter} in C" for meter in ("2/4", "3/4", "4/4", "6/8")}
     rows = [
-        {"turns": write_conversation(one, ["C"], random.Random(i)), "plan": [list(t) for t in one.turns]}
+        {"turns": write_conversation(one, things, ["C"], random.Random(i)), "plan": [list(t) for t in one.turns]}
         for i, one in enumerate(made)
     ]
     assert [reject(row, repertoire, most_words=200) for row in rows] == [None] * len(rows)
