@@ -104,7 +104,7 @@ def align(
     from paperflows.components.multimodal.vocabulary import extend_vocabulary
 
     model, vocabulary = _start(start, text_lm, tokenized, mixture)
-    extend_vocabulary(model, vocabulary.size, seed=seed)
+    extend_vocabulary(model, vocabulary.size, known=vocabulary.known, seed=seed)
     torch.manual_seed(seed)
     directions = mixture.chosen()
     pairs = {one["modality"]: read_rows(open_artifact(one) / "train.jsonl") for one in tokenized}

@@ -32,11 +32,15 @@ class Vocabulary:
         tokenizer: a fast tokenizer with a padding token; the marks are added to it where it lacks them.
         modalities: name -> tokenizer of that modality (`n_ids`, `exact`, `begin`, `end`).
         marks: whether blocks stand between begin and end tokens; without, a block ends with its message.
+
+    Attributes:
+        known: ids below it were the tokenizer's own; a model has never seen those from there on.
     """
 
     def __init__(self, tokenizer: Any, modalities: Mapping[str, Any], *, marks: bool = True) -> None:
         names = [*MARKS, NULL, *(name for media in modalities.values() for name in (media.begin, media.end))]
         missing = [name for name in names if name not in tokenizer.get_vocab()]
+        known = len(tokenizer)
         if missing:
             tokenizer.add_special_tokens({"additional_special_tokens": missing})
         self.tokenizer, self.marks = tokenizer, marks
@@ -52,6 +56,7 @@ class Vocabulary:
             self.blocks[name] = Block(first, media.n_ids, media.exact, begin, end if marks else self.eom)
             first += media.n_ids
         self.size = first
+        self.known = known if missing else first
         special = {*tokenizer.all_special_ids}
         self.text_ids = [i for i in range(self.words) if i not in special]
 
@@ -113,30 +118,28 @@ def train_text_tokenizer(texts: Sequence[str], *, size: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=learner, pad_token="<pad>")
 
 
-def extend_vocabulary(model: Any, size: int, *, seed: int) -> None:
-    """Grow a causal language model's embedding and output matrix to `size` rows, in place; again is no change.
+def extend_vocabulary(model: Any, size: int, *, known: int, seed: int) -> None:
+    """Give a causal language model's embedding and output matrix rows for the ids from `known` to `size`, in place.
 
     New rows are drawn from the normal distribution with the mean and covariance of the old ones (Hewitt 2021), so that
-    they have the old rows' scale; with fewer old rows than the width the covariance is that of a subspace.
-
-    Raises:
-        ValueError: the model has more rows already.
+    they have the old rows' scale; with fewer old rows than the width the covariance is that of a subspace. Many models
+    have rows behind their tokenizer's words, to round the matrix up; those were never trained and are drawn anew too.
     """
     tables = [model.get_input_embeddings()]
     if model.get_output_embeddings().weight is not tables[0].weight:
         tables.append(model.get_output_embeddings())
-    old = tables[0].weight.shape[0]
-    if old > size:
-        raise ValueError(f"the model has {old} rows, more than {size}")
-    if old == size:
+    rows = tables[0].weight.shape[0]
+    known = min(known, rows)
+    if known >= size:
         return
     generator = torch.Generator().manual_seed(seed)
-    drawn = [_like(table.weight.detach(), size - old, generator) for table in tables]
-    model.resize_token_embeddings(size, mean_resizing=False)
-    tables = [model.get_input_embeddings(), model.get_output_embeddings()][: len(tables)]
+    drawn = [_like(table.weight.detach()[:known], size - known, generator) for table in tables]
+    if rows < size:
+        model.resize_token_embeddings(size, mean_resizing=False)
+        tables = [model.get_input_embeddings(), model.get_output_embeddings()][: len(tables)]
     with torch.no_grad():
-        for table, rows in zip(tables, drawn, strict=True):
-            table.weight[old:] = rows
+        for table, new in zip(tables, drawn, strict=True):
+            table.weight[known:size] = new
 
 
 def _like(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:

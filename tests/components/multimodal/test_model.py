@@ -99,23 +99,35 @@ def test_block_mask_by_hand():
 
 
 def test_new_rows_have_the_old_rows_mean_and_covariance():
-    v = vocabulary()
     model = tiny_decoder(vocabulary=400, width=8, layers=1, heads=2, hidden=16, positions=64, seed=0)
     table = model.get_input_embeddings().weight
     with torch.no_grad():
         table += 3 * torch.arange(8)
         table[:, 0] *= 5
     old = table.detach().clone()
-    extend_vocabulary(model, 8000, seed=1)
+    extend_vocabulary(model, 8000, known=400, seed=1)
     new = model.get_input_embeddings().weight.detach()
     assert torch.equal(new[:400], old) and model.lm_head.weight is model.get_input_embeddings().weight
     assert torch.allclose(new[400:].mean(0), old.mean(0), atol=0.15)
     assert torch.allclose(torch.cov(new[400:].T), torch.cov(old.T), atol=0.25)
     before = new.clone()
-    extend_vocabulary(model, 8000, seed=2)
-    assert torch.equal(model.get_input_embeddings().weight, before), "a second time changes nothing"
-    with pytest.raises(ValueError, match="8000 rows"):
-        extend_vocabulary(model, v.size, seed=0)
+    extend_vocabulary(model, 8000, known=8000, seed=2)
+    assert torch.equal(model.get_input_embeddings().weight, before), "nothing is new"
+
+
+def test_rows_behind_the_words_of_a_padded_matrix_are_drawn_anew_and_the_matrix_keeps_its_size():
+    v = vocabulary()
+    model = tiny_decoder(vocabulary=v.size + 60, width=16, layers=1, heads=2, hidden=32, positions=64, seed=0)
+    table = model.get_input_embeddings().weight
+    with torch.no_grad():
+        table[v.known :] = 0  # as a model is released that was rounded up
+    words = table.detach()[: v.known].clone()
+    extend_vocabulary(model, v.size, known=v.known, seed=1)
+    now = model.get_input_embeddings().weight.detach()
+    assert len(now) == v.size + 60 and torch.equal(now[: v.known], words)
+    assert now[v.known : v.size].abs().sum(1).min() > 0 and now[v.size :].abs().max() == 0
+    again = Vocabulary(v.tokenizer, {"picture": Media("im", 6, 4), "speech": Media("sp", 5, None)})
+    assert v.known < v.words and again.known == again.size, "a model that was aligned before keeps all its rows"
 
 
 def test_a_forced_block_holds_its_own_ids_and_its_exact_length():
