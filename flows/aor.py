@@ -149,8 +149,8 @@ def ablate(found: Any, params: Aor, data: Any, pool: Pool, scores: Any, label: s
 def claims_of(
     found: Any, params: Aor, data: Any, pool: Pool, scores: Any, votes: Any, chosen: list[Any]
 ) -> list[Claim]:
-    """The paper's claims for one pool, and what the same scores do without its machinery; with a program as judge also
-    its claims on cost and on minorities.
+    """The paper's claims for one pool, and what the same scores do without its machinery; with a program or a language
+    model as judge also its claims on cost and on minorities.
     """
     name, seeds = data["name"], len(params.seeds)
     shared: dict[str, Any] = {"datasets": [name], "statistic": "mean"}
@@ -173,6 +173,7 @@ def claims_of(
         weighted = [v["weighted_vote"] for v in by_seed]
         said = f"Votes weighted by the {judge} beat the majority"
         claims.append(accuracy("weighted_beats_majority", said, weighted, "majority"))
+    if pool.judge == "verifier":
         return claims
     minority = [select_minority(data, c, votes["majority"], votes["any_right"]) for c in chosen]
     if not all(minority):
@@ -185,10 +186,11 @@ def claims_of(
                 ours=[m["aor"] for m in minority], baseline=[m["half"] for m in minority], **shared,
             )
         )  # fmt: skip
+    loses = fmean([c["accuracy"] for c in chosen]) < votes["majority"]["accuracy"]
     claims.append(
         Claim(
             id=f"cheaper_{name}",
-            statement=f"{name}: AoR takes at most 0.7 of the chains",
+            statement=f"{name}: AoR takes at most 0.7 of the chains" + (", at lower accuracy" if loses else ""),
             metric="chains a question",
             ours=[chains_used(data, c) for c in chosen],
             baseline=[chains_used(data, votes["majority"])] * seeds,

@@ -62,7 +62,10 @@ def test_a_language_model_answers_and_judges_and_every_method_reads_its_chains(c
     (path,) = (connected.root / "runs").glob("*/report.json")
     report = json.loads(path.read_text())
     metrics, claims = report["metrics"], [c["id"].partition("_world")[0] for c in report["claims"]]
-    assert claims == ["aor_beats_majority", "aor_beats_weighted", "aor_beats_best", "weighted_beats_majority"]
+    assert claims == [
+        "aor_beats_majority", "aor_beats_weighted", "aor_beats_best", "weighted_beats_majority", "minority", "cheaper",
+    ]  # fmt: skip
+    assert report["claims"][-1]["verdict"] == "fails", "six of six chains are read"
     assert sum(asked.values()) == metrics["sampler.requests.world_chains"] == 12 * 6
     assert metrics["accuracy.world_chains.one_chain"] == pytest.approx(1 / 3), "of the model's chains, not the recorded"
     assert metrics["accuracy.world_chains.majority"] == 0 and metrics["accuracy.world_chains.aor"] == 1
