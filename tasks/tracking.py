@@ -84,15 +84,15 @@ class Recorder:
 
 @contextmanager
 def child(name: str, params: Mapping[str, Any]) -> Iterator[Recorder]:
-    """A child of the current flow run's parent; marked FAILED when the body raises."""
+    """A child of the current flow run's parent; marked FAILED when the body raises, KILLED when it is interrupted."""
     parent = parent_of_flow_run()
     info = client().get_run(parent).info
     recorder = Recorder(_open(info.experiment_id, name, params, {PARENT_TAG: parent, **_process_tags()}))
     try:
         yield recorder
-    except BaseException:
+    except BaseException as error:
         recorder.flush()
-        client().set_terminated(recorder.run_id, "FAILED")
+        client().set_terminated(recorder.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     recorder.flush()
     client().set_terminated(recorder.run_id, "FINISHED")

@@ -9,7 +9,8 @@ from paperflows.tasks.progress import progress
 from paperflows.tasks.store import Artifact
 from paperflows.tasks.tracking import child
 
-CHECKPOINT_SECONDS = 10.0  # between two checkpoints of a training
+CHECKPOINT_SECONDS = 10.0  # between two checkpoints of a training, at least
+CHECKPOINT_SHARE = 0.05  # of the time, at most, that goes into saving them
 
 
 class ModelArtifact(Artifact):
@@ -36,7 +37,8 @@ def fit(
     from paperflows.components.training.checkpoint import Checkpoints
     from paperflows.components.training.loop import train
 
-    checkpoints = Checkpoints(state_folder() / "checkpoints" / current_key(), every_seconds=CHECKPOINT_SECONDS)
+    folder = state_folder() / "checkpoints" / current_key()
+    checkpoints = Checkpoints(folder, every_seconds=CHECKPOINT_SECONDS, share=CHECKPOINT_SHARE)
     with progress(name) as report, child(name, settings) as recorder:
 
         def on_step(step: int, total: int, metrics: dict[str, float]) -> None:

@@ -23,12 +23,17 @@ class Checkpoints:
 
     Args:
         folder: created on the first save.
-        every_seconds: least time between two saves that `due` asks for.
+        every_seconds: least time between two saves.
+        share: of the time, at most, that saving takes: a large model, whose file takes seconds, is saved less often.
     """
 
-    def __init__(self, folder: Path, *, every_seconds: float = 10.0) -> None:
+    def __init__(self, folder: Path, *, every_seconds: float = 10.0, share: float = 0.05) -> None:
         self.folder = Path(folder)
-        self.every_seconds = every_seconds
+        self.every_seconds, self.share = every_seconds, share
+
+    def pause(self, took: float = 0.0) -> float:
+        """Seconds until the next save, after one that took `took` seconds."""
+        return max(self.every_seconds, took / self.share)
 
     def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
         """Write one checkpoint so that a reader sees all of it or none (temporary name, fsync, rename).

@@ -78,7 +78,7 @@ def train(
         measure: further metrics of a step, asked for where a step is reported.
         reduce_gradients: for a model spread over processes: makes the gradients of these parameters those of the whole
             batch and returns their norm over all processes.
-        checkpoints: where to resume from and save to; saved every `checkpoint_every` steps (0: by its time interval).
+        checkpoints: where to resume from and save to; saved every `checkpoint_every` steps (0: after its `pause`).
         on_step: called with (step, steps, metrics) about 100 times over the run.
 
     Raises:
@@ -100,7 +100,7 @@ def train(
         best = _restore(tensors, state, bare, optimizer)
         history = state["history"]
     warmup, report_every = int(warmup_share * steps), max(1, steps // 100)
-    saved_at = time.perf_counter()
+    saved_at, pause = time.perf_counter(), checkpoints.pause() if checkpoints else 0.0
     model.train()
     for step in range(first, steps):
         lr = learning_rate * linear_warmup(step, steps=steps, warmup=warmup)
@@ -135,9 +135,11 @@ def train(
             history.append({"step": done, **metrics})
             if on_step:
                 on_step(done, steps, metrics)
-        if checkpoints and done < steps and _due(done, checkpoint_every, saved_at, checkpoints.every_seconds):
+        if checkpoints and done < steps and _due(done, checkpoint_every, saved_at + pause):
+            began = time.perf_counter()
             checkpoints.save(done, *_snapshot(bare, optimizer, best, history))
             saved_at = time.perf_counter()
+            pause = checkpoints.pause(saved_at - began)
     if best:
         bare.load_state_dict(best[2])
     model.eval()
@@ -151,8 +153,8 @@ def train(
     )
 
 
-def _due(done: int, every: int, saved_at: float, seconds: float) -> bool:
-    return done % every == 0 if every else time.perf_counter() - saved_at >= seconds
+def _due(done: int, every: int, next_at: float) -> bool:
+    return done % every == 0 if every else time.perf_counter() >= next_at
 
 
 def _decay_groups(model: nn.Module, weight_decay: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -24,7 +24,10 @@ class ShardedCheckpoints:
     def __init__(self, folder: Path, *, group: Any) -> None:
         self.group = group
         self.own = Checkpoints(Path(folder) / f"worker-{dist.get_rank(group):03d}")
-        self.every_seconds = self.own.every_seconds
+
+    def pause(self, took: float = 0.0) -> float:
+        """As `Checkpoints.pause`."""
+        return self.own.pause(took)
 
     def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
         """As `Checkpoints.save`, for this worker's shard."""

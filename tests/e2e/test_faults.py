@@ -20,6 +20,7 @@ def slow_enough(project):
     """Checkpoints and shards often enough to be killed between two of them."""
     project.make_laptop_small(**LONGER)
     project.edit("tasks/training.py", "CHECKPOINT_SECONDS = 10.0", "CHECKPOINT_SECONDS = 0.2")
+    project.edit("tasks/training.py", "CHECKPOINT_SHARE = 0.05", "CHECKPOINT_SHARE = 1.0")
     project.edit("tasks/annotate.py", "SHARD = 1000", "SHARD = 60")
 
 
@@ -102,7 +103,7 @@ def test_killed_interrupted_and_killed_again_then_to_the_end(connected, tmp_path
     assert doctor.stdout.count("dead run") >= 2 and ": closed" in doctor.stdout
     runs = sqlite3.connect(project.root / "mlflow.db").execute("select name, status from runs").fetchall()
     assert {status for name, status in runs if name.startswith("claif-")} == {"FINISHED", "KILLED"}
-    assert {status for _, status in runs} == {"FINISHED", "KILLED", "FAILED"}, "the training that Ctrl-C broke off"
+    assert {status for _, status in runs} == {"FINISHED", "KILLED"}, "the training that Ctrl-C broke off too"
 
 
 def test_bad_data_is_one_line_and_leaves_nothing(connected, tmp_path):

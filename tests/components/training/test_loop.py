@@ -60,6 +60,30 @@ def test_resuming_changes_no_bit(tmp_path):
         assert torch.equal(weights, resumed.state_dict()[name]), name
 
 
+def test_saving_takes_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch):
+    """A step takes a second and a checkpoint three: the first after ten, the next ones sixty seconds after the last."""
+    from paperflows.components.training import loop
+
+    clock, saved = [0.0], []
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+
+    class Slow(Checkpoints):
+        def save(self, step, tensors, state):
+            clock[0] += 3
+            saved.append(step)
+
+    def a_second_later(trained, batch):
+        clock[0] += 1
+        return loss_fn(trained, batch)
+
+    train(
+        model=model(), batch_at=batch_at, loss_fn=a_second_later, steps=200, learning_rate=0.05, device="cpu",
+        checkpoints=Slow(tmp_path),
+    )  # fmt: skip
+    assert saved == [10, 70, 130, 190]
+    assert Checkpoints(tmp_path, every_seconds=5, share=0.5).pause(4) == 8
+
+
 def test_same_seed_same_weights_other_seed_others():
     weights = []
     for seed in (1, 1, 2):
