@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paperflows.components.errors import InputError, ServiceError
-from paperflows.tasks.policy import cached_task
+from paperflows.tasks.policy import cached_task, state_of
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 
 log = logging.getLogger(__name__)
@@ -86,12 +86,13 @@ def _keep_first(dataset: DatasetArtifact, rows: int) -> DatasetArtifact:
 
 
 def _state_of(source: str, name: str) -> str:
-    """Names, sizes and times of a folder's files: when they are as before, the dataset is not read again."""
-    folder = Path(source) / name
-    if source in ("builtin", "hub") or not folder.is_dir():
+    """The state of a dataset's folder, media included: when it is as before, the dataset is not read again."""
+    from paperflows.components.data.check import find_datasets
+
+    if source in ("builtin", "hub"):
         return ""
-    files = sorted(p for p in folder.iterdir() if p.is_file())
-    return " ".join(f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)
+    folder = find_datasets(Path(source)).get(name)
+    return state_of(folder) if folder else ""
 
 
 def read_dataset(artifact: DatasetArtifact) -> dict[str, list[dict[str, Any]]]:

@@ -25,8 +25,8 @@ def cached_task(
 ) -> Callable[[Any], Any]:
     """A Prefect task whose JSON result is kept across runs and processes.
 
-    The key is the task's name, its inputs (artifacts by content hash, wherever they lie) and the code of its module's
-    import closure.
+    The key is the task's name, its inputs (artifacts by content hash, wherever they lie; folders of models by their
+    files' names, sizes and times) and the code of its module's import closure.
 
     Args:
         retries: how often to try again after an exception of `retry_on`, with exponential delay.
@@ -84,9 +84,24 @@ def _stable(value: Any, task_name: str) -> Any:
         return {str(k): _stable(value[k], task_name) for k in sorted(keep)}
     if isinstance(value, list | tuple):
         return [_stable(item, task_name) for item in value]
+    if isinstance(value, str) and (folder := _model_folder(value)):
+        return [value, state_of(folder)]
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"task {task_name}: a {type(value).__name__} cannot be an input (pass JSON values and artifacts)")
+
+
+def state_of(folder: Path) -> str:
+    """Names, sizes and times of all files below a folder: when they are as before, its content is taken to be."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return " ".join(f"{p.relative_to(folder).as_posix()}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)
+
+
+def _model_folder(text: str) -> Path | None:
+    """The folder of a user's model that `text` names; a name without a separator is the hub's or our own."""
+    folder = Path(text)
+    named = len(text) < 4096 and ("/" in text or text.startswith("."))
+    return folder if named and "\0" not in text and (folder / "config.json").is_file() else None
 
 
 def _forget_if_damaged(record: Path) -> None:

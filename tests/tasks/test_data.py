@@ -1,0 +1,38 @@
+"""What was edited is read again: a dataset by either way to name its folder, its media, a model's files."""
+
+import os
+
+import pytest
+
+from paperflows.tasks.data import _state_of
+from paperflows.tasks.policy import _stable
+
+
+@pytest.mark.parametrize("source", [".", "tickets"], ids=["folder of datasets", "the dataset itself"])
+@pytest.mark.parametrize("name", ["train.jsonl", "png/a.png"])
+def test_an_edited_file_of_a_dataset_changes_its_state(tmp_path, source, name):
+    dataset = tmp_path / "tickets"
+    (dataset / "png").mkdir(parents=True)
+    (dataset / "train.jsonl").write_text('{"text": "a"}\n')
+    (dataset / "png" / "a.png").write_bytes(b"1")
+    before = _state_of(str(tmp_path / source), "tickets")
+    assert _state_of(str(tmp_path / source), "tickets") == before != ""
+    (dataset / name).write_text('{"text": "b"}\n')
+    os.utime(dataset / name, ns=(1, 1))
+    assert _state_of(str(tmp_path / source), "tickets") != before
+    assert _state_of("builtin", "tickets") == _state_of(str(tmp_path), "bugs") == ""
+
+
+def test_new_weights_in_a_models_folder_are_another_input(tmp_path):
+    model = tmp_path / "encoder"
+    model.mkdir()
+    settings = {"start": {"model": str(model)}, "kinds": ["minilm", "bert/base"]}
+    plain = _stable(settings, "t")
+    assert plain == settings, "a folder that holds no model is a name like any other"
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"1")
+    first = _stable(settings, "t")
+    (model / "model.safetensors").write_bytes(b"22")
+    second = _stable(settings, "t")
+    assert plain != first != second and first["kinds"] == second["kinds"] == settings["kinds"]
+    assert _stable({"model": "a\0/b", "text": "/" * 5000}, "t")["text"] == "/" * 5000
