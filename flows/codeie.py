@@ -223,7 +223,7 @@ def claims_of(params: Codeie, jobs: list[Any], results: Any, parsed: Any) -> lis
             claim(
                 "parser_recovers", "the parser finds 99 % of the records left in damaged answers",
                 metric="share found", ours=[parsed[what]["ours"]], baseline=[parsed[what]["almost"]],
-                baseline_name="99 %", datasets=["lines"], statistic="ratio_of_sums",
+                baseline_name="99 %", datasets=["lines"], statistic="ratio_of_sums", kind="check",
             ),
         ]  # fmt: skip
         if {f"{m} model in context, {f}" for m, f in (("code", "code"), ("text", "sel"))} <= by.keys():

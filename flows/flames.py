@@ -201,7 +201,7 @@ def claims_of(tested: dict[str, Any], judged: Any) -> list[Claim]:
         Claim(
             id="published_identities", statement="Rates, scores and overall of the 17 published models fit together",
             metric="share of identities that hold", statistic="mean", ours=[table], baseline=[alignment.nothing()],
-            baseline_name="none", datasets=["identities"], margin=0.999,
+            baseline_name="none", datasets=["identities"], margin=0.999, kind="check",
         ),
     ]  # fmt: skip
 

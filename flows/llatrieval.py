@@ -97,7 +97,9 @@ def llatrieval(params: Llatrieval) -> dict[str, Any]:
             for seed, support in zip(params.seeds, supports, strict=True)
         ]
 
-        claims = [*retrieval_claims(compared), control_claim(compared)]
+        claims = retrieval_claims(compared)
+        if params.citation_judge != KNOWN:  # the known support cannot accept another question's citations
+            claims.append(control_claim(compared))
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         found.datasets = {d["name"]: d["content"] for d in [*data, *others]}
         found.keep = {"trace": compared[0]["trace"], "support": supports[0]}
@@ -152,8 +154,8 @@ def describe(found: Any, params: Llatrieval, corpus: Any, questions: Any, suppor
         "The reranker is an output of the cross-encoder that was trained on all supporting passages of a question.",
         "Offline the verifier asks for one answer to each part: a question without a link whose answers stand in "
         "several passages is verified by the first (`verifier.precision.several`), and gets no second round.",
-        "shuffled_citations: citations of another question, which the known support cannot accept; the control says "
-        "something of a judge only where citation_judge names a model.",
+        "citation_recall.shuffled is that of another question's citations. The known support cannot accept those; where "
+        "citation_judge names a model a claim asks whether it does.",
         "No passage that supports an evaluated question was read in training.",
     ]
     found.tables["Questions that took more than one round"] = compared[0]["examples"]

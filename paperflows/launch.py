@@ -100,10 +100,10 @@ def print_report(report: dict[str, Any]) -> None:
 
     from paperflows.tasks.report import claim_rows
 
-    rows = claim_rows(report)
+    rows = [{k: v for k, v in row.items() if k != "seeds"} for row in claim_rows(report)]
     table = Table(title=report["title"], title_justify="left")
     for column in rows[0]:
-        table.add_column(column, no_wrap=column in ("verdict", "effect", "ours"))
+        table.add_column(column, no_wrap=column in ("verdict", "effect", "must be", "ours"))
     for row in rows:
         colour = {"holds": "green", "fails": "red"}.get(row["verdict"], "yellow")
         table.add_row(*(f"[{colour}]{v}[/]" if k == "verdict" else v for k, v in row.items()))

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from paperflows.components.errors import InputError
 from paperflows.tasks.plots import no_effect
-from paperflows.tasks.report import number, read_report, write_text
+from paperflows.tasks.report import claim_rows, findings_of, number, read_report, write_text
 
 PAGE = Path("reports") / "index.html"
 RESULTS = Path("docs") / "results"
@@ -48,11 +48,11 @@ def build_ledger(root: Path, *, links: dict[str, str] | None = None) -> Path:
     environment = Environment(
         loader=PackageLoader("paperflows", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"number": number, "interval": interval_svg}
+    environment.filters |= {"number": number, "interval": interval_svg, "rows": claim_rows}
     page = environment.get_template("ledger.html.jinja").render(
         titles=titles,
         papers=by_paper,
-        counts={v: sum(c["verdict"] == v for e in _first(by_paper) for c in e.report["claims"]) for v in VERDICTS},
+        counts={v: sum(c["verdict"] == v for e in _first(by_paper) for c in findings_of(e.report)) for v in VERDICTS},
         links=links or {},
         leaderboard=leaderboard_rows(_first(by_paper)),
         built=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -11,7 +11,7 @@ from paperflows.flows.params import load_parameters
 from paperflows.flows.registry import Paper, load_flow, slugs
 from paperflows.tasks.closure import closure
 from paperflows.tasks.environment import prepare
-from paperflows.tasks.report import claim_rows, read_report, write_text
+from paperflows.tasks.report import claim_rows, findings_of, markdown, read_report, write_text
 
 HEADER = "# Written by `paperflows sync` from the flows; do not edit.\n"
 POOL = "paperflows"
@@ -28,6 +28,8 @@ def synchronise(*, check: bool = False) -> list[Path]:
     papers = [load_flow(slug)[0] for slug in slugs()]
     wanted = {root / "dvc.yaml": dvc_yaml(root, papers), root / "prefect.yaml": prefect_yaml(root, papers)}
     wanted[root / "README.md"] = with_studies((root / "README.md").read_text(encoding="utf-8"), root)
+    for path in sorted((root / "docs" / "results").glob("*.json")):
+        wanted[path.with_suffix(".md")] = markdown(read_report(path))
     stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
     if check and stale:
         raise InputError(
@@ -89,19 +91,20 @@ def with_studies(readme: str, root: Path) -> str:
 
 
 def studies(root: Path) -> str:
-    """A row for every report of docs/results: the first claim, and how many claims got which verdict."""
+    """A row for every report of docs/results: the first finding, and how many findings got which verdict."""
     reports = {path: read_report(path) for path in sorted((root / "docs" / "results").glob("*.json"))}
     lines = [
-        "| flow | its first claim | ours | baseline | effect, 95 % interval | verdict | all: hold, fail, open |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| flow | its first claim | ours | baseline | effect, 95 % interval | must be | verdict | all: hold, fail, open |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for path, report in reports.items():
-        rows = claim_rows(report)
+        rows = claim_rows({**report, "claims": findings_of(report)})
         row, verdicts = rows[0], [one["verdict"] for one in rows]
         counts = ", ".join(str(verdicts.count(verdict)) for verdict in ("holds", "fails", "undecided"))
         link = f"[{report['paper']}]({path.relative_to(root).with_suffix('.md').as_posix()})"
         effect = f"{row['effect']} {row['95 % interval']}"
         lines.append(
-            f"| {link} | {row['claim']} | {row['ours']} | {row['baseline']} | {effect} | {row['verdict']} | {counts} |"
+            f"| {link} | {row['claim']} | {row['ours']} | {row['baseline']} | {effect} | {row['must be']} "
+            f"| {row['verdict']} | {counts} |"
         )
     return "\n".join(lines) + "\n"

@@ -50,6 +50,10 @@ class Claim(BaseModel):
     margin: float = Field(0.0, description="what the effect must exceed, in units of the metric")
     lower_is_better: bool = Field(False, description="the effect must stay below the margin instead (losses, seconds)")
     paper: PaperFigure | None = None
+    kind: Literal["finding", "check"] = Field(
+        "finding",
+        description="check: of fixed numbers or of machinery; decided without an interval, and it counts for no method",
+    )
 
 
 @cached_task(name="judge_claim")
@@ -68,6 +72,7 @@ def judge_claim(claim: Claim, resamples: int = 1000) -> dict[str, Any]:
         pairs.append(Paired(gold[name] if gold else np.zeros(a.shape[1]), a, b))
     statistic = bootstrap.mean_statistic if claim.statistic == "mean" else getattr(bootstrap, claim.statistic)
     effect = paired_bootstrap(pairs, statistic, resamples=resamples, compare=claim.compare)
+    interval = effect.ci95 if claim.kind == "finding" else (effect.effect, effect.effect)
     return {
         "id": claim.id,
         "statement": claim.statement,
@@ -79,11 +84,15 @@ def judge_claim(claim: Claim, resamples: int = 1000) -> dict[str, Any]:
         "compare": claim.compare,
         "lower_is_better": claim.lower_is_better,
         "margin": claim.margin,
-        "ci95": list(effect.ci95),
+        "ci95": list(interval),
         "n": effect.n,
         "seeds": len(claim.ours),
         "paper": claim.paper.model_dump() if claim.paper else None,
-        "verdict": decide(effect.ci95, claim.margin, lower_is_better=claim.lower_is_better),
+        "kind": claim.kind,
+        "caveat": effect.caveat,
+        "verdict": "undecided"
+        if effect.caveat
+        else decide(interval, claim.margin, lower_is_better=claim.lower_is_better),
     }
 
 

@@ -74,23 +74,37 @@ def number(value: float | None) -> str:
 
 
 def claim_rows(report: dict[str, Any]) -> list[dict[str, str]]:
-    """The claims as table rows: claim, ours, baseline, effect, interval, verdict, paper."""
+    """The claims as table rows: claim, ours, baseline, effect, interval, what it must clear, verdict, seeds, paper.
+
+    A ratio is a number without a sign, after a cross; a difference has its sign.
+    """
     rows = []
     for claim in report["claims"]:
-        paper = claim["paper"]
+        paper, ratio = claim["paper"], claim.get("compare") == "ratio"
+        said = (claim["statement"], claim.get("caveat", ""), "a check" if claim.get("kind") == "check" else "")
+        low, high, effect, margin = (
+            f"{value:.3f}" if ratio else f"{value:+.3f}" for value in (*claim["ci95"], claim["effect"], claim["margin"])
+        )
         rows.append(
             {
-                "claim": claim["statement"],
+                "claim": "; ".join(filter(None, said)),
                 "metric": claim["metric"],
                 "ours": number(claim["ours"]),
                 "baseline": f"{number(claim['baseline'])} ({claim['baseline_name']})",
-                "effect": f"{claim['effect']:+.3f}",
-                "95 % interval": f"[{claim['ci95'][0]:+.3f}, {claim['ci95'][1]:+.3f}]",
+                "effect": f"× {effect}" if ratio else effect,
+                "95 % interval": f"[{low}, {high}]",
+                "must be": f"{'<' if claim.get('lower_is_better') else '>'} {margin}",
                 "verdict": claim["verdict"],
+                "seeds": str(claim["seeds"]),
                 "paper": f"{number(paper['ours'])} / {number(paper['baseline'])} ({paper['where']})" if paper else "–",
             }
         )
     return rows
+
+
+def findings_of(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The claims that speak of the method; checks of fixed numbers or of machinery do not."""
+    return [claim for claim in report["claims"] if claim.get("kind", "finding") == "finding"]
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -94,6 +94,7 @@ def compare_retrieval(
             for kind in np.unique(kinds):
                 found["measures"][f"{name}.{method}.{kind}"] = float(values[kinds == kind].mean())
     wrong = np.array([citations.citation_recall(*one) for one in zip(control, supports, strict=True)])
+    found["measures"]["citation_recall.shuffled"] = float(wrong.mean())
     with new_artifact() as (folder, found["shuffled"]):
         save_file({"citation_recall": wrong}, folder / OUTPUTS)
     with new_artifact() as (folder, found["zero"]):

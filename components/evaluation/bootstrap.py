@@ -14,6 +14,7 @@ Array = NDArray[np.floating]
 Statistic = Callable[[Array, Array], Array]
 Compare = Literal["difference", "ratio"]
 Verdict = Literal["holds", "fails", "undecided"]
+_NOTHING = 1e-9  # a baseline at most this is none
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,14 @@ class Paired:
 
 @dataclass(frozen=True)
 class Effect:
-    """An effect with its 95 % interval; `n` examples in all."""
+    """An effect with its 95 % interval; `n` examples in all; `caveat` says why nothing can be told from it, if so."""
 
     ours: float
     baseline: float
     effect: float
     ci95: tuple[float, float]
     n: int
+    caveat: str = ""
 
 
 def mean_statistic(gold: Array, output: Array) -> Array:
@@ -116,6 +118,10 @@ def paired_bootstrap(
     seeds they cover the truth four times in five; the tests simulate both). With S = 1 the interval speaks of this
     one trained model only.
 
+    Where no resample differs from another, because no two examples do, the interval is as wide as examples of which
+    none was seen could make it: 3 / N of the largest output (the rule of three, Hanley and Lippman-Hand 1983). A ratio
+    to a baseline of nothing, and a statistic that many resamples do not have, have a caveat instead of a meaning.
+
     Raises:
         ValueError: the datasets have different numbers of seeds, or a statistic is not finite.
     """
@@ -126,25 +132,39 @@ def paired_bootstrap(
     random = np.random.default_rng(seed)
     point, effects = np.zeros((2, count)), np.zeros(count)
     draws = np.zeros(resamples)
-    effect_of = _EFFECTS[compare]
+    effect_of, caveat = _EFFECTS[compare], ""
     for data in datasets:
         both = np.stack([statistic(data.gold[None], data.ours), statistic(data.gold[None], data.baseline)])
         point += both
+        if compare == "ratio" and (both[1] <= _NOTHING).any():
+            caveat = "the baseline is 0, to which there is no ratio"
+            continue
         effects += effect_of(both[0], both[1])
-        draws += _resample(data, statistic, effect_of, resamples, random)
+        drawn = _resample(data, statistic, effect_of, resamples, random)
+        if np.ptp(drawn) < 1e-12:
+            unseen = 3 / len(data.gold) * _largest(data) / (both[1].mean() if compare == "ratio" else 1.0)
+            drawn = drawn + random.choice([-unseen, unseen], resamples)
+        draws += drawn
     point, effects, draws = point / len(datasets), effects / len(datasets), draws / len(datasets)
+    if caveat:
+        ours, baseline = point.mean(1)
+        return Effect(float(ours), float(baseline), 0.0, (0.0, 0.0), sum(len(d.gold) for d in datasets), caveat)
     if not np.isfinite(point).all() or not np.isfinite(effects).all():
         raise ValueError("a statistic is not finite: are all outputs of a system equal?")
     if count > 1:
         error = effects.std(ddof=1) / np.sqrt(count)
         draws = draws + error * random.standard_t(count - 1, resamples)
-    low, high = np.nanquantile(draws, [0.025, 0.975])
+    there = np.isfinite(draws)
+    if there.mean() < 0.95:
+        caveat = f"{1 - there.mean():.0%} of the resamples have no such statistic"
+    low, high = np.quantile(draws[there], [0.025, 0.975])
     return Effect(
         ours=float(point[0].mean()),
         baseline=float(point[1].mean()),
         effect=float(effects.mean()),
         ci95=(float(low), float(high)),
         n=sum(len(d.gold) for d in datasets),
+        caveat=caveat,
     )
 
 
@@ -163,8 +183,13 @@ def decide(ci95: tuple[float, float], margin: float, *, lower_is_better: bool = 
 
 
 def _ratio(ours: Array, baseline: Array) -> Array:
-    """ours / baseline; a baseline of 0 (nothing learnt) gives a finite number, 0 where ours is 0 too."""
-    return ours / np.maximum(baseline, 1e-9)
+    """ours / baseline, finite where a resample's baseline is 0."""
+    return ours / np.maximum(baseline, _NOTHING)
+
+
+def _largest(data: Paired) -> float:
+    """The largest output of either system, 1 at least; 1 for counts, whose statistics are shares."""
+    return 1.0 if data.ours.ndim > 2 else float(max(1.0, np.abs(data.ours).max(), np.abs(data.baseline).max()))
 
 
 _EFFECTS: dict[str, Callable[[Array, Array], Array]] = {"difference": np.subtract, "ratio": _ratio}

@@ -13,8 +13,8 @@ def test_smoke_run(connected):
     (path,) = (connected.root / "runs").glob("*/report.json")
     report = json.loads(path.read_text())
     claims = {c["id"]: c for c in report["claims"]}
-    assert len(claims) == 2 * 5 + 1 and claims["shuffled_citations"]["verdict"] == "holds"
     metrics = report["metrics"]
+    assert len(claims) == 2 * 5 and metrics["citation_recall.shuffled"] == 0, "a control, which no claim rests on"
     assert 1 <= metrics["rounds"] <= 4 and metrics["verifier.calls"] == metrics["rounds"]
     for method in ("bm25", "dense", "hybrid", "rerank", "single", "verified"):
         assert metrics[f"passage_recall.{method}"] > 0

@@ -10,7 +10,7 @@ from paperflows.tasks.plots import draw_claims
 
 CLAIM = {
     "id": "c", "statement": "<script>alert(1)</script> beats it", "metric": "m", "ours": 0.8, "baseline": 0.7,
-    "baseline_name": "b", "effect": 0.1, "margin": 0.0, "ci95": [0.05, 0.15], "n": 10, "paper": None, "verdict": "holds",
+    "baseline_name": "b", "effect": 0.1, "margin": 0.0, "ci95": [0.05, 0.15], "n": 10, "paper": None, "verdict": "holds", "seeds": 3,
 }  # fmt: skip
 
 

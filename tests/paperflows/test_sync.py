@@ -18,15 +18,17 @@ def test_a_study_is_a_row_with_its_first_claim_and_its_verdicts(tmp_path):
     folder.mkdir(parents=True)
     shutil.copy(RESULTS / "claif.json", folder)
     report = json.loads((RESULTS / "claif.json").read_text(encoding="utf-8"))
-    report["claims"] = report["claims"][:3]
-    for claim, verdict in zip(report["claims"], ("fails", "holds", "fails"), strict=True):
+    report["claims"] = report["claims"][:4]
+    report["claims"][0] |= {"kind": "check", "statement": "Published numbers fit together"}
+    for claim, verdict in zip(report["claims"][1:], ("fails", "holds", "fails"), strict=True):
         claim |= {"statement": "It helps", "ours": 0.5, "baseline": 0.25, "baseline_name": "none", "verdict": verdict}
         claim |= {"effect": 0.25, "ci95": [0.125, 0.5]}
     (folder / "claif.json").write_text(json.dumps(report), encoding="utf-8")
     row = studies(tmp_path).splitlines()[-1]
     assert row == (
-        "| [claif](docs/results/claif.md) | It helps | 0.500 | 0.250 (none) | +0.250 [+0.125, +0.500] | fails | 1, 2, 0 |"
-    )
+        "| [claif](docs/results/claif.md) | It helps | 0.500 | 0.250 (none) | +0.250 [+0.125, +0.500] | > +0.000 "
+        "| fails | 1, 2, 0 |"
+    ), "a check is no finding"
     text = with_studies(MARKS, tmp_path)
     assert text.startswith("before\n") and text.endswith("<!-- end of studies -->\nafter\n")
     assert row in text and "stale" not in text and with_studies(text, tmp_path) == text

@@ -43,9 +43,19 @@ def test_a_report_without_a_field_is_named(tmp_path, missing):
 
 def test_markdown_holds_every_claim_and_metric():
     text = markdown({**REPORT, "notes": ["A note."]})
-    assert "| A beats B \\| truly | accuracy | 0.812 | 0.700 (B) | +0.112 | [+0.050, +0.170] | holds |" in text
+    assert (
+        "| A beats B \\| truly | accuracy | 0.812 | 0.700 (B) | +0.112 | [+0.050, +0.170] | > +0.000 | holds | 3 |"
+        in text
+    )
     assert "| pairs.kept | 12,345 |" in text and "A note." in text and "`abababababab`" in text
     assert claim_rows(REPORT)[0]["paper"] == "0.900 / – (table 2)"
+
+
+def test_a_ratio_is_no_signed_difference_and_what_it_must_clear_is_shown():
+    ratio = {"compare": "ratio", "effect": 0.975, "margin": 0.97, "ci95": [0.94, 1.005], "lower_is_better": True}
+    (row,) = claim_rows({"claims": [CLAIM | ratio | {"caveat": "no ratio", "kind": "check"}]})
+    assert (row["effect"], row["95 % interval"], row["must be"]) == ("× 0.975", "[0.940, 1.005]", "< 0.970")
+    assert row["claim"] == "A beats B | truly; no ratio; a check"
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "–"), (float("nan"), "NaN"), (0.12345, "0.123"), (12.34, "12.3"), (1234567, "1,234,567")])  # fmt: skip

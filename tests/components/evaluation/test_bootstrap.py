@@ -160,7 +160,7 @@ def test_counts_are_resampled_by_example():
     rng = np.random.default_rng(0)
     ours = rng.integers(0, 3, (2, 80, 3)).astype(float)
     effect = paired_bootstrap([Paired(np.zeros(80), ours, ours)], f1)
-    assert effect.effect == 0 and effect.ci95 == (0.0, 0.0) and effect.n == 80
+    assert effect.effect == 0 and effect.ci95 == (-3 / 80, 3 / 80) and effect.n == 80
     better = ours + np.array([0.3, 0.0, 0.0])
     assert paired_bootstrap([Paired(np.zeros(80), better, ours)], f1).ci95[0] > 0
 
@@ -168,6 +168,35 @@ def test_counts_are_resampled_by_example():
 def test_ratio_of_times():
     rng = np.random.default_rng(1)
     fast = rng.uniform(0.9, 1.1, (1, 30))
-    effect = paired_bootstrap([Paired(np.zeros(30), 2 * fast, fast)], median, compare="ratio")
-    assert effect.effect == pytest.approx(2.0) and effect.ci95 == pytest.approx((2.0, 2.0))
-    assert effect.ours == pytest.approx(2 * effect.baseline)
+    slow = 2 * fast + rng.uniform(-1e-4, 1e-4, (1, 30))
+    effect = paired_bootstrap([Paired(np.zeros(30), slow, fast)], median, compare="ratio")
+    assert effect.effect == pytest.approx(2.0, abs=1e-3) and effect.ci95 == pytest.approx((2.0, 2.0), abs=1e-3)
+    assert effect.ours == pytest.approx(2 * effect.baseline, rel=1e-3)
+
+
+@pytest.mark.parametrize(("n", "bound"), [(1, 3.0), (10, 0.3), (1000, 0.003)])
+def test_examples_that_all_agree_leave_three_in_n_open(n, bound):
+    """Ten examples on which two systems agree do not show that they agree on the eleventh."""
+    right = np.ones((2, n))
+    effect = paired_bootstrap([Paired(np.zeros(n), right, right)], mean_statistic)
+    assert effect.effect == 0 and effect.ci95 == (pytest.approx(-bound), pytest.approx(bound))
+    assert decide(effect.ci95, -0.01) == ("holds" if n == 1000 else "undecided")
+    halves = paired_bootstrap([Paired(np.zeros(n), 20 * right, 40 * right)], mean_statistic, compare="ratio")
+    assert halves.ci95 == (pytest.approx(0.5 - bound), pytest.approx(0.5 + bound))
+
+
+def test_a_ratio_to_nothing_says_nothing():
+    nothing, some = np.zeros((3, 50)), np.full((3, 50), 0.5)
+    nothing_once = np.vstack([np.ones((2, 50)), np.zeros((1, 50))])
+    for baseline in (nothing, nothing_once):
+        effect = paired_bootstrap([Paired(np.zeros(50), some, baseline)], mean_statistic, compare="ratio")
+        assert "no ratio" in effect.caveat and effect.ours == 0.5 and effect.ci95 == (0, 0)
+    assert not paired_bootstrap([Paired(np.zeros(50), some, nothing)], mean_statistic).caveat, "a difference does"
+
+
+def test_a_statistic_that_many_resamples_lack_says_so():
+    """A rank correlation with one score that differs: a third of the resamples hold only equal ones."""
+    gold = np.array([1.0] + [0.0] * 9)
+    outputs = np.random.default_rng(0).normal(size=(1, 10))
+    effect = paired_bootstrap([Paired(gold, outputs, outputs[:, ::-1])], spearman)
+    assert "of the resamples have no such statistic" in effect.caveat and np.isfinite(effect.ci95).all()
