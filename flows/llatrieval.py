@@ -154,8 +154,8 @@ def describe(found: Any, params: Llatrieval, corpus: Any, questions: Any, suppor
         "The reranker is an output of the cross-encoder that was trained on all supporting passages of a question.",
         "Offline the verifier asks for one answer to each part: a question without a link whose answers stand in "
         "several passages is verified by the first (`verifier.precision.several`), and gets no second round.",
-        "citation_recall.shuffled is that of another question's citations. The known support cannot accept those; where "
-        "citation_judge names a model a claim asks whether it does.",
+        "citation_recall.shuffled is that of another question's citations. The known support cannot accept those; "
+        "where citation_judge names a model a claim asks whether it does.",
         "No passage that supports an evaluated question was read in training.",
     ]
     found.tables["Questions that took more than one round"] = compared[0]["examples"]
