@@ -49,7 +49,7 @@ class Most(Section):
 
     train: int = Field(ge=1, description="What the heads learn from")
     validation: int = Field(ge=1, description="What sets thresholds and numbers of neighbours")
-    test: int = Field(ge=1, description="New requests; what asks for a lookup or forbids it is worded anew")
+    test: int = Field(ge=1, description="New requests; what asks for a lookup, or does not, is worded anew")
     unseen: int = Field(ge=1, description="Requests of kinds and splits that no head is trained on")
 
 
@@ -58,7 +58,9 @@ class Uar(FlowParameters):
 
     sources: BySource[Source]
     asking: float = Field(ge=0, lt=1, description="Share of requests with words that ask for a lookup")
-    forbidding: float = Field(ge=0, lt=1, description="Share with words that do not, as hard negatives")
+    mentioning: float = Field(
+        ge=0, lt=1, description="Share with words that speak of the same places, as hard negatives"
+    )
     most: Most
     mix: int = Field(ge=10, description="Requests of a balanced mix at most")
     model: ClosedBookSettings
@@ -89,7 +91,7 @@ BASELINES = {
     "prompt": "a language model that is asked whether to",  # where there is one
 }
 MIXES = {
-    "test": "new requests of the trained kinds, asked for and forbidden in other words",
+    "test": "new requests of the trained kinds, in other words",
     "unseen": "kinds of requests and texts that no head was trained on",
 }
 
@@ -101,7 +103,7 @@ def uar(params: Uar) -> dict[str, Any]:
         source, r = params.sources.of(params.data), params.retrieval
         data = [load_dataset("builtin" if p.builtin else params.data, p.dataset) for p in source.pools]
         others = [load_dataset(params.data, name) for name in source.distractors]
-        requests = build_requests(list(source.pools), data, params.most.model_dump(), params.asking, params.forbidding)
+        requests = build_requests(list(source.pools), data, params.most.model_dump(), params.asking, params.mentioning)
 
         knowledge = recall_answers(requests, params.model, params.seeds[0], params.device)
         prompted = None if params.llm.kind == "offline" else ask_whether(requests, params.llm, params.device)
@@ -199,7 +201,8 @@ def describe(
         if params.model.kind == "memory"
         else "A question counts as known when the language model's own greedy answer holds a gold answer.",
         "Half of each mix wants a retrieval. The head `direct` sees the same requests, labels and steps as the four.",
-        "Wordings that ask for a lookup or forbid it differ between training and test; final punctuation is removed.",
+        "Wordings that ask for a lookup, or speak of a place to look without asking, differ between training and test; "
+        "final punctuation is removed.",
         "No language model was asked to decide by prompt: name one with llm.kind and llm.model."
         if prompted is None
         else f"{params.llm.model} was asked to decide by prompt; it judges what {found.model} knows by what it knows "

@@ -48,7 +48,7 @@ def build_corpus(
             None keeps all.
 
     Raises:
-        InputError: a dataset has no passages.
+        InputError: a dataset has no passages, or a distractor has no text.
     """
     from paperflows.components.data.jsonl import write_jsonl
     from paperflows.components.data.world.hashing import stable_number
@@ -61,7 +61,9 @@ def build_corpus(
         if "passages" not in splits:
             raise InputError(f"dataset {data['name']!r} has no split passages (it has {', '.join(splits)})")
         for split, rows in splits.items():
-            needed |= {f"{data['name']}/{place}" for row in rows if split != "passages" for place in row["passages"]}
+            needed |= {
+                f"{data['name']}/{place}" for row in rows if split != "passages" for place in row.get("passages") or ()
+            }
         for row in splits["passages"]:
             for text in chunk(row["text"], max_words=max_words):
                 passage = {"place": f"{data['name']}/{row['id']}", "title": row.get("title") or "", "text": text}
@@ -69,6 +71,8 @@ def build_corpus(
     for data in distractors:
         for split, rows in read_dataset(data).items():
             for number, row in enumerate(rows):
+                if not row.get("text"):
+                    raise InputError(f"dataset {data['name']!r}, split {split}: a row has no text to search in")
                 for text in chunk(row["text"], max_words=max_words):
                     found.setdefault(text, {"place": f"{data['name']}/{split}{number}", "title": "", "text": text})
     rows = sorted(found.values(), key=lambda row: (row["place"] not in needed, stable_number(row["text"])))[:most]
@@ -82,12 +86,11 @@ def index_corpus(corpus: CorpusArtifact, model: str, kind: str, prefixes: Prefix
     """Encode every passage once, and index it by its vector and by its words."""
     from safetensors.numpy import save_file
 
-    from paperflows.components.models.encoder import load_encoder
     from paperflows.components.retrieval.bm25 import build_bm25
-    from paperflows.components.retrieval.dense import build_dense, encode
+    from paperflows.components.retrieval.dense import build_dense, encode, passage_encoder
 
     texts = [shown(passage) for passage in read_passages(corpus)]
-    vectors = encode(load_encoder(model, device=device), texts, prefix=prefixes.passage)
+    vectors = encode(passage_encoder(model, device=device), texts, prefix=prefixes.passage)
     with new_artifact() as (folder, artifact):
         build_bm25(texts).save(folder / "bm25")
         build_dense(vectors, kind).save(folder / "dense.faiss")  # type: ignore[arg-type]

@@ -181,10 +181,9 @@ def answer_by_retrieval(
     import numpy as np
     from safetensors.numpy import save_file
 
-    from paperflows.components.models.encoder import load_encoder
     from paperflows.components.retrieval.chunking import sentences
     from paperflows.components.retrieval.closed_book import holds_answer
-    from paperflows.components.retrieval.dense import encode, open_dense
+    from paperflows.components.retrieval.dense import encode, open_dense, passage_encoder
 
     rows, passages = read_requests(requests), read_passages(corpus)
     there = {passage["place"] for passage in passages}
@@ -194,11 +193,12 @@ def answer_by_retrieval(
     ]  # fmt: skip
     if not asked:
         raise InputError("no factual request of the parts test and unseen has its passages in the corpus")
-    encoder = load_encoder(index["model"], device=device)
+    encoder = passage_encoder(index["model"], device=device)
     queries = encode(encoder, [rows[i]["bare"] for i in asked], prefix=index["prefixes"]["query"])
     _, ids = open_dense(open_artifact(index) / "dense.faiss").search(queries, reading)
     said: list[list[str]] = [
-        [shown({**passages[j], "text": s}) for j in found for s in sentences(passages[j]["text"])] for found in ids
+        [shown({**passages[j], "text": s}) for j in found if j >= 0 for s in sentences(passages[j]["text"])]
+        for found in ids
     ]
     flat = encode(encoder, [text for some in said for text in some], prefix=index["prefixes"]["passage"])
     ends = np.cumsum([len(some) for some in said])
@@ -206,7 +206,10 @@ def answer_by_retrieval(
         int((flat[end - len(some) : end] @ q).argmax()) for some, end, q in zip(said, ends, queries, strict=True)
     ]
     right = [holds_answer(some[n], rows[i]["answers"]) for some, n, i in zip(said, nearest, asked, strict=True)]
-    hit = [any(passages[j]["place"] in rows[i]["passages"] for j in found) for found, i in zip(ids, asked, strict=True)]
+    hit = [
+        any(j >= 0 and passages[j]["place"] in rows[i]["passages"] for j in found)
+        for found, i in zip(ids, asked, strict=True)
+    ]
     with new_artifact() as (folder, artifact):
         arrays = {"places": np.array(asked), "right": np.array(right, float), "found": np.array(hit, float)}
         save_file(arrays, folder / "answers.safetensors")

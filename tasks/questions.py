@@ -56,7 +56,7 @@ def gather_questions(
         numbers.setdefault(passage["place"], []).append(number)
 
     def supported(row: dict[str, Any], name: str, every: bool) -> dict[str, Any] | None:
-        groups = [numbers.get(f"{name}/{place}", []) for place in row["passages"]]
+        groups = [numbers.get(f"{name}/{place}", []) for place in row.get("passages") or ()]
         answers = [[answer] for answer in row["answers"]] if every else [list(row["answers"])]
         inside = [number for group in groups for number in group]
         holders = [[n for n in inside if holds_answer(passages[n]["text"], wordings)] for wordings in answers]

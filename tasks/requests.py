@@ -38,7 +38,7 @@ class RequestsArtifact(Artifact):
 
 @cached_task(name="build_requests")
 def build_requests(
-    pools: list[Pool], datasets: list[DatasetArtifact], most: dict[str, int], asking: float, forbidding: float
+    pools: list[Pool], datasets: list[DatasetArtifact], most: dict[str, int], asking: float, mentioning: float
 ) -> RequestsArtifact:
     """Draw texts of every pool, put words around some of them, and label them.
 
@@ -64,7 +64,7 @@ def build_requests(
     evaluated = {undotted(item.text) for part in ("test", "unseen") for item in items[part]}
     for part in ("train", "validation"):
         items[part] = [item for item in items[part] if undotted(item.text) not in evaluated]
-    rows = dress(items, asking=asking, forbidding=forbidding, seed=0)
+    rows = dress(items, asking=asking, mentioning=mentioning, seed=0)
     with new_artifact() as (folder, artifact):
         write_jsonl(folder / "requests.jsonl", rows)
     return RequestsArtifact(**artifact, counts={part: len(some) for part, some in items.items()})
@@ -79,7 +79,7 @@ def _parts(pool: Pool, data: DatasetArtifact) -> dict[str, list[dict[str, Any]]]
             raise InputError(f"dataset {data['name']!r}: a row has no field {pool.field!r} ({', '.join(sorted(row))})")
         label = row.get("relation") if "relation" in row else row.get("label")
         fits = not pool.only or label in pool.only
-        return fits and (pool.kind != "facts" or (bool(row["answers"]) and is_static(row[pool.field])))
+        return fits and (pool.kind != "facts" or (bool(row.get("answers")) and is_static(row[pool.field])))
 
     found: dict[str, list[dict[str, Any]]] = {
         part: [row for row in read_split(data, split) if wanted(row)] for part, split in pool.splits.items()

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from paperflows.components.errors import InputError
 from paperflows.tasks.corpora import CorpusArtifact, IndexArtifact, read_passages, shown
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.questions import QuestionsArtifact, read_questions
@@ -40,6 +41,9 @@ def train_support(
 
     No passage that supports an evaluated question is read. One training question in eight is held out, and the
     thresholds are those of the best F1 (belongs) and F0.5 (answers) on its pairs.
+
+    Raises:
+        InputError: no right or no wrong pair is left to learn from, or to set the thresholds on.
     """
     import numpy as np
     import torch
@@ -63,6 +67,12 @@ def train_support(
         build_pairs(some, passages, nearest, forbidden, links, negatives=settings.negatives, seed=seed)
         for some in (read, held)
     )
+    for some, use in ((pairs, "to learn from"), (checks, "to set its thresholds on")):
+        if not {0, 1} <= {answers for _, _, _, answers, _ in some}:
+            raise InputError(
+                f"the scorer of support has no right or no wrong passage {use}: of {len(train)} training questions "
+                "those passages are left out that support an evaluated question, and one question in eight is held out"
+            )
     texts, places = [part for part, *_ in pairs], [place for _, place, *_ in pairs]
     torch.manual_seed(seed)
     model = new_cross_encoder(
@@ -117,19 +127,18 @@ def supporting(questions: QuestionsArtifact) -> set[int]:
 
 def similarity(index: IndexArtifact, device: str) -> tuple[Any, Any, Any]:
     """`encoded(texts, kind)`, their unit vectors as queries or as passages, `cosine(texts, places)` of queries with
-    passages, and `search(texts, depth)`.
+    passages, and `search(texts, depth)`, the numbers of those found, best first.
 
     Each text is encoded once.
     """
     import numpy as np
     from safetensors.numpy import load_file
 
-    from paperflows.components.models.encoder import load_encoder
-    from paperflows.components.retrieval.dense import encode, open_dense
+    from paperflows.components.retrieval.dense import encode, open_dense, passage_encoder
 
     folder = open_artifact(index)
     vectors, dense = load_file(folder / "vectors.safetensors")["vectors"], open_dense(folder / "dense.faiss")
-    encoder = load_encoder(index["model"], device=device)
+    encoder = passage_encoder(index["model"], device=device)
     seen: dict[str, dict[str, Any]] = {"query": {}, "passage": {}}
 
     def encoded(texts: Any, kind: str = "query") -> Any:
@@ -143,6 +152,7 @@ def similarity(index: IndexArtifact, device: str) -> tuple[Any, Any, Any]:
         return (encoded(texts) * vectors[np.asarray(places, np.int64)]).sum(1)
 
     def search(texts: Any, depth: int) -> Any:
-        return dense.search(encoded(texts), depth)[1].tolist() if len(texts) else []
+        found = dense.search(encoded(texts), depth)[1].tolist() if len(texts) else []
+        return [[place for place in row if place >= 0] for row in found]
 
     return encoded, cosine, search

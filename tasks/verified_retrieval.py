@@ -146,14 +146,21 @@ def _one_shot(texts: list[str], index: IndexArtifact, search: Any, reader: Any, 
     from paperflows.components.retrieval.fusion import reciprocal_rank
     from paperflows.components.retrieval.support import OUTPUTS as LABELS
 
-    dense = np.array(search(texts, rounds.pool))
+    found = search(texts, rounds.pool)
+    dense = np.full((len(found), max(map(len, found))), -1)
+    for row, places in zip(dense, found, strict=True):
+        row[: len(places)] = places
     words = open_bm25(open_artifact(index) / "bm25").search(texts, rounds.pool)[1]
-    chance = reader.probabilities([(text, place) for text, row in zip(texts, dense, strict=True) for place in row])
+    pairs = [(text, max(place, 0)) for text, row in zip(texts, dense, strict=True) for place in row]  # -1 comes last
+    chance = reader.probabilities(pairs)
     helps = chance[:, LABELS.index("helps")].reshape(dense.shape)
     reranked = rerank(helps, dense, rounds.keep)[1]
     both = reciprocal_rank([dense, words], rounds.keep)[1]
     rankings = {"bm25": words, "dense": dense, "hybrid": both, "rerank": reranked}
-    return {name: [row[: rounds.keep].tolist() for row in ranking] for name, ranking in rankings.items()}
+    return {
+        name: [[place for place in row[: rounds.keep].tolist() if place >= 0] for row in ranking]
+        for name, ranking in rankings.items()
+    }
 
 
 def _answers(sets: Any, judge: Any, passages: Any, encoded: Any) -> Any:

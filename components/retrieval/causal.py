@@ -1,5 +1,6 @@
 """A causal language model as the model in front of which a retrieval decision stands. N texts, T tokens, D width."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,13 +29,17 @@ class CausalReader:
         self._model: Any = loaded.to(self._device, dtype=torch.bfloat16 if cuda else torch.float32)
         self._tokenizer = load_tokenizer(model)
         self._max_length = max_length
+        # without them, absolute positions of a row would depend on the padding beside it
+        self._counts = "position_ids" in inspect.signature(loaded.forward).parameters
 
     @torch.inference_mode()
     def states(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, D) last hidden states of the last token of each text, as a chat turn where the model has a template."""
         out = np.zeros((len(texts), self._model.config.hidden_size), np.float32)
         for indices, ids, mask in self._batches(texts, ""):
-            hidden = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[-1]
+            places = {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)} if self._counts else {}
+            out_ = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **places)
+            hidden = out_.hidden_states[-1]
             out[indices] = hidden[:, -1].float().cpu().numpy()
         return out
 
@@ -58,7 +63,7 @@ class CausalReader:
         return said, least
 
     def _batches(self, texts: Sequence[str], suffix: str) -> Any:
-        rows = [self._encode(text + suffix)[-self._max_length :] for text in texts]
+        rows = [self._encode(text + suffix)[-self._max_length :] or [self._pad()] for text in texts]
         for indices in token_budget_batches(np.array([len(row) for row in rows], np.int64), budget=8192):
             longest = max(len(rows[i]) for i in indices)
             ids = torch.full((len(indices), longest), self._pad())

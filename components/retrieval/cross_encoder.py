@@ -3,6 +3,7 @@
 Letters: B pairs, T tokens, D width, R outputs.
 """
 
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from paperflows.components.errors import InputError
 from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
 from paperflows.components.training.batching import TokenTable, token_budget_batches
 
@@ -26,10 +28,10 @@ class CrossEncoder(nn.Module):
     misses.
 
     Args:
-        encoder: a BERT-like encoder with `last_hidden_state` (B, T, D).
+        encoder: a BERT-like encoder with `last_hidden_state` (B, T, D), with or without segment numbers.
         tokenizer: its fast tokenizer.
         outputs: logits a pair (R).
-        max_length: tokens kept of a pair; the passage is cut.
+        max_length: tokens kept of a pair; the longer of both is cut, as a rule the passage.
     """
 
     def __init__(self, encoder: Any, tokenizer: Any, *, outputs: int = 1, max_length: int = 160) -> None:
@@ -39,10 +41,12 @@ class CrossEncoder(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.scale = nn.Parameter(torch.full((outputs,), 5.0))
+        self._segments = "token_type_ids" in inspect.signature(encoder.forward).parameters
 
     def forward(self, ids: Tensor, mask: Tensor, types: Tensor, cosine: Tensor) -> Tensor:
         """(B, T) ids, mask and segment numbers and (B,) cosines -> (B, R) logits."""
-        hidden = self.encoder(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+        segments = {"token_type_ids": types} if self._segments else {}
+        hidden = self.encoder(input_ids=ids, attention_mask=mask, **segments).last_hidden_state
         weights = mask.unsqueeze(-1).to(hidden.dtype)
         return self.head((hidden * weights).sum(1) / weights.sum(1)) + self.scale * (cosine[:, None] - 0.5)
 
@@ -87,11 +91,12 @@ class PairTable:
 
     def __init__(self, tokenizer: Any, questions: Sequence[str], passages: Sequence[str], max_length: int) -> None:
         found = tokenizer(
-            list(questions), list(passages), truncation="only_second", max_length=max_length,
+            list(questions), list(passages), truncation="longest_first", max_length=max_length,
             return_attention_mask=False,
         )  # fmt: skip
+        types = found.get("token_type_ids") or [[0] * len(row) for row in found["input_ids"]]
         self._ids = TokenTable(found["input_ids"], pad_id=tokenizer.pad_token_id)
-        self._types = TokenTable(found["token_type_ids"], pad_id=0)
+        self._types = TokenTable(types, pad_id=0)
         self.lengths = self._ids.lengths
 
     def pad(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,13 +110,19 @@ def new_cross_encoder(model: str, *, outputs: int, max_length: int, layers: int 
 
     Args:
         layers: only the first ones; None keeps all.
+
+    Raises:
+        InputError: `layers` of a model whose layers are not where BERT, RoBERTa and DistilBERT have them.
     """
     from transformers import AutoModel
 
     encoder = load_pretrained(AutoModel, model)
     if layers is not None:
-        encoder.encoder.layer = encoder.encoder.layer[:layers]
-        encoder.config.num_hidden_layers = len(encoder.encoder.layer)
+        body = getattr(encoder, "encoder", None) or getattr(encoder, "transformer", None)
+        if not hasattr(body, "layer"):
+            raise InputError(f"model {model!r}: its layers were not found, so that it cannot be cut to {layers}")
+        body.layer = body.layer[:layers]
+        encoder.config.num_hidden_layers = len(body.layer)
     if hasattr(encoder, "pooler"):
         encoder.pooler = None
     return CrossEncoder(encoder, load_tokenizer(model), outputs=outputs, max_length=max_length)

@@ -14,7 +14,23 @@ from numpy.typing import NDArray
 from paperflows.components.errors import InputError
 
 IndexKind = Literal["flat", "ivfpq", "hnsw"]
+LONGEST = 512  # tokens of a text
 _PQ_BITS = 8  # a codebook of 256 entries for each part, so that training needs at least as many passages
+
+
+def passage_encoder(model: str, *, device: str = "auto") -> Any:
+    """A sentence encoder (`minilm`, a folder or a hub id) that reads as far as it has positions, 512 tokens at most.
+
+    What BM25 would find at the end of a passage must not be cut off here.
+    """
+    from paperflows.components.models.encoder import load_encoder
+
+    encoder = load_encoder(model, device=device, max_length=LONGEST)
+    config = encoder.encoder.config
+    # RoBERTa counts positions from behind its padding id
+    first = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
+    encoder.max_length = min(LONGEST, int(getattr(config, "max_position_embeddings", LONGEST)) - first)
+    return encoder
 
 
 def encode(encoder: Any, texts: Sequence[str], *, prefix: str = "") -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Requests to an assistant with the labels that UAR's criteria learn from (section 3.2 of Cheng et al., 2024).
 
-A request is a text of a pool (facts, timed, other), bare or with words around it that ask for a lookup or forbid one.
-Those words differ between training and test, and so do the words of negative examples.
+A request is a text of a pool (facts, timed, other), bare or with words around it that ask for a lookup or only speak
+of where one looks. Those words differ between training and test, and so do the words of negative examples.
 """
 
 import math
@@ -36,30 +36,31 @@ _ASKING = {
         ("online sources", "a search engine", "the encyclopedia", "the knowledge base", "news sites"),
     ),
 }  # fmt: skip
-_FORBIDDING = {
+# they speak of the same places, and neither ask for a lookup nor forbid one: whoever forbids one must get his way
+_MENTIONING = {
     "train": (
         (
-            "Without searching {}: |", "| There is no need to look into {}.", "From memory, not from {}: |",
-            "Do not use {}. |", "| Just tell me what you know.", "Answer in one sentence: |", "Quickly: |",
-            "I am writing about {}. |", "My sister asks: |", "| You need not check {}.",
+            "I am writing about {}. |", "My sister, who works for {}, asks: |", "| Put it in plain words.",
+            "We spoke of {} at lunch. |", "Answer in one sentence: |", "Quickly: |",
+            "| I have read enough of {} for today.", "After a day with {} I wonder: |",
+            "| That is for a talk about {}.",
         ),
         ("the web", "the internet", "Wikipedia", "the documents", "Google", "the archive"),
     ),
-    "validation": (("Off the top of your head: |", "| Leave {} alone."), ("the library", "the web")),
+    "validation": (("Here is a thought: |", "| It came up in {}."), ("the library", "the web")),
     "test": (
         (
-            "| Please stay away from {}.", "No lookup in {}, just your own words: |",
-            "| I do not want you to query {}.",
-            "Be brief. |", "My friend, who works for {}, asks: |", "| Explain it simply.",
+            "Be brief. |", "My friend, who helps to run {}, asks: |", "| Explain it simply.",
+            "I gave a lecture on {} this morning. |", "| A colleague at {} brought that up.",
         ),
         ("online sources", "a search engine", "the encyclopedia", "the knowledge base", "news sites"),
     ),
 }  # fmt: skip
 
 
-def wordings(kind: Literal["asking", "forbidding"], part: str) -> list[str]:
+def wordings(kind: Literal["asking", "mentioning"], part: str) -> list[str]:
     """Words to put around a text, which stands at `|`; those of one part are not those of another."""
-    frames, places = (_ASKING if kind == "asking" else _FORBIDDING)[part]
+    frames, places = (_ASKING if kind == "asking" else _MENTIONING)[part]
     return [frame.format(place) for frame in frames for place in (places if "{}" in frame else places[:1])]
 
 
@@ -96,14 +97,14 @@ def undotted(text: str) -> str:
     return text.strip().rstrip("?.! ")
 
 
-def dress(items: Mapping[Part, Sequence[Item]], *, asking: float, forbidding: float, seed: int) -> list[dict[str, Any]]:
+def dress(items: Mapping[Part, Sequence[Item]], *, asking: float, mentioning: float, seed: int) -> list[dict[str, Any]]:
     """Requests as JSON rows; each item gives one, in an order shuffled by `seed`.
 
     Final question marks and stops go, so that no pool is told by its punctuation.
 
     Args:
         asking: share of the items that get words which ask for a lookup.
-        forbidding: share that get words which do not.
+        mentioning: share that get words which do not, and speak of the same places.
 
     Returns:
         Rows with text, part, kind, source, answers, passages and the labels intent, knowledge, time (None: the
@@ -118,8 +119,8 @@ def dress(items: Mapping[Part, Sequence[Item]], *, asking: float, forbidding: fl
             draw = rng.random()
             intent = draw < asking
             text = bare
-            if draw < asking + forbidding:
-                around = rng.choice(wordings("asking" if intent else "forbidding", words))
+            if draw < asking + mentioning:
+                around = rng.choice(wordings("asking" if intent else "mentioning", words))
                 text = around.replace("|", bare + "." if around.startswith("|") else bare)
             rows.append(
                 {

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from paperflows.components.errors import InputError
 from paperflows.components.models.encoder import load_encoder
-from paperflows.components.retrieval.dense import encode
+from paperflows.components.retrieval.dense import encode, passage_encoder
 from paperflows.components.retrieval.names import TitleLinks
 from paperflows.components.retrieval.support_pairs import build_pairs
 from paperflows.tasks.corpora import PASSAGES as PASSAGES_FILE
@@ -17,7 +17,7 @@ from paperflows.tasks.data import DatasetArtifact
 from paperflows.tasks.questions import QuestionSet, gather_questions, read_questions
 from paperflows.tasks.requests import Pool, build_requests, read_requests
 from paperflows.tasks.store import new_artifact, open_artifact
-from paperflows.tasks.support import similarity, supporting
+from paperflows.tasks.support import SupportTraining, similarity, supporting, train_support
 
 PASSAGES = [
     {"id": "0", "title": "Niger", "text": "Niger borders Chad."},
@@ -106,3 +106,39 @@ def test_an_encoder_sees_its_words_before_questions_and_passages(in_project):
     np.testing.assert_allclose(encoded(texts, "passage"), vectors, atol=1e-5)
     np.testing.assert_allclose(cosine(["Where is Oslo?"] * 2, [0, 1]), vectors @ asked[0], atol=1e-5)
     assert search(["Where is Oslo?"], 1) == [[0]]
+
+
+def test_questions_without_answers_or_passages_and_texts_without_a_text(in_project):
+    bare = [{"question": "Who knows?", "answers": []}, {"question": "Who else?", "answers": ["Lome"]}]
+    data = stored("qa", {"train": [*TRAIN, *bare], "test": [*TEST, *bare], "passages": PASSAGES})
+    corpus = build_corpus.fn([data], [], 50, None)
+    questions = gather_questions.fn(
+        [QuestionSet(dataset="qa", every=True, train="train", test="test")], [data], corpus, 9, 9
+    )
+    assert questions["left_out"] == 4 + 1, "they are counted: those, and the one whose answer stands nowhere"
+    assert len(read_questions(questions, "test")) == 1
+    with pytest.raises(InputError, match="'pairs', split train: a row has no text"):
+        build_corpus.fn([data], [stored("pairs", {"train": [{"question": "a", "answers": []}]})], 50, None)
+
+
+def test_a_scorer_without_passages_of_its_own_is_refused(in_project):
+    """All passages support an evaluated question: none is left to learn support from."""
+    data = stored("qa", {"train": TRAIN[:2] * 9, "test": TRAIN[:2], "passages": PASSAGES})
+    corpus = build_corpus.fn([data], [], 50, None)
+    index = index_corpus.fn(corpus, "minilm", "flat", Prefixes(query="", passage=""), "cpu")
+    questions = gather_questions.fn(
+        [QuestionSet(dataset="qa", every=True, train="train", test="test")], [data], corpus, 9, 9
+    )
+    settings = SupportTraining(
+        model="minilm", layers=1, max_length=32, negatives=2, steps=1, batch_size=2, learning_rate=1e-3
+    )
+    with pytest.raises(InputError, match="no right or no wrong passage to learn from"):
+        train_support.fn(questions, corpus, index, settings, 0, "cpu")
+
+
+def test_a_passage_is_encoded_to_its_end(in_project):
+    """BM25 sees all of it, and so must the vectors: up to the 512 positions of the encoder."""
+    encoder = passage_encoder("minilm", device="cpu")
+    long = "The river is wide. " * 60
+    first, second = encode(encoder, [long + "It flows through Bamako.", long + "The bank lends money."])
+    assert encoder.max_length == 512 and abs(first - second).max() > 1e-3

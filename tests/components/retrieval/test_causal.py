@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from paperflows.components.retrieval.causal import CausalReader
 
@@ -50,3 +50,15 @@ def test_a_batch_is_its_texts(folder):
         plain = tokenizer.decode(ids[0, -len(chances) :], skip_special_tokens=True).strip().partition("\n")[0]
         assert answer == plain and chance == pytest.approx(min(chances), abs=1e-4)
     assert states.shape == (3, 32) and states.dtype == np.float32
+
+
+def test_absolute_positions_do_not_depend_on_the_padding_beside_a_text(folder, tmp_path):
+    PreTrainedTokenizerFast.from_pretrained(folder).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=257, n_embd=32, n_layer=2, n_head=2, n_positions=128, eos_token_id=0))
+    model.transformer.wpe.weight.data *= 30
+    model.save_pretrained(tmp_path)
+    reader = CausalReader(str(tmp_path), device="cpu")
+    together, alone = reader.states(TEXTS), np.concatenate([reader.states([text]) for text in TEXTS])
+    np.testing.assert_allclose(together, alone, atol=1e-3)
+    assert np.isfinite(reader.states([""])).all(), "a request of nothing has a state too"

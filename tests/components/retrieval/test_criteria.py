@@ -128,7 +128,7 @@ def test_answers_stand_as_whole_words(text, answers, expected):
 
 
 def test_requests_keep_wordings_apart_and_labels_right():
-    for kind in ("asking", "forbidding"):
+    for kind in ("asking", "mentioning"):
         assert not set(wordings(kind, "train")) & set(wordings(kind, "test"))
         assert all(around.count("|") == 1 and "{" not in around for around in wordings(kind, "train"))
     items = {
@@ -137,12 +137,12 @@ def test_requests_keep_wordings_apart_and_labels_right():
         + [Item(f"poem {i}.", "other", "o") for i in range(60)]
         for part in ("train", "test")
     }
-    rows = dress(items, asking=0.3, forbidding=0.2, seed=0)
+    rows = dress(items, asking=0.3, mentioning=0.2, seed=0)
     assert len(rows) == 360
     for row in rows:
         assert not row["text"].endswith(("?", ".")) and row["bare"] in row["text"]
         around = row["text"].replace(row["bare"], "|")
-        used = wordings("asking" if row["intent"] else "forbidding", row["part"])
+        used = wordings("asking" if row["intent"] else "mentioning", row["part"])
         assert around == "|" or around in [w.replace("| ", "|. ").rstrip(".") for w in used]
         assert row["time"] == {"facts": False, "timed": True, "other": None}[row["kind"]]
     cells = [cell_of(row, known=int(row["bare"].split()[1]) % 2 == 0) for row in rows]
