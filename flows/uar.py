@@ -200,6 +200,15 @@ def describe(
         "state here than with a language model."
         if params.model.kind == "memory"
         else "A question counts as known when the language model's own greedy answer holds a gold answer.",
+        "One memory, of the first seed, is in all: intervals hold the randomness of heads and examples, not of what a "
+        "model happens to know."
+        if params.model.kind == "memory"
+        else "Where it retrieves, no language model reads: the reader below answers, from passages.",
+        *(
+            f"No decision is judged on {said}: one side of it has no request."
+            for mix, said in MIXES.items()
+            if mix not in deciders[0]["sizes"]
+        ),
         "Half of each mix wants a retrieval. The head `direct` sees the same requests, labels and steps as the four.",
         "Wordings that ask for a lookup, or speak of a place to look without asking, differ between training and test; "
         "final punctuation is removed.",

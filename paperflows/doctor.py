@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import typer
 
+from paperflows.components.cores import cpu_cores
 from paperflows.components.errors import ServiceError
 from paperflows.launch import served
 from paperflows.tasks.environment import prepare
@@ -76,7 +77,7 @@ def _devices(root: Path) -> Iterator[Finding]:
     if torch.cuda.is_available():
         yield Finding("ok", "device", f"{torch.cuda.get_device_name()}, bf16 {torch.cuda.is_bf16_supported()}")
     else:
-        yield Finding("note", "device", f"no GPU seen by torch; {len(os.sched_getaffinity(0))} CPU cores")
+        yield Finding("note", "device", f"no GPU seen by torch; {cpu_cores()} CPU cores")
     if importlib.util.find_spec("faiss") is None:
         yield Finding("note", "faiss", "not installed: pip install 'paperflows[cpu]' or 'paperflows[gpu]', not both")
     else:

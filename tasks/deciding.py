@@ -81,6 +81,11 @@ def train_deciders(
     for name in ("validation", "test", "unseen"):
         places = np.flatnonzero(part == name)
         mixes[name] = places[balanced(cell_of_row[places].tolist(), most=most, seed=0)]
+    if not len(mixes["validation"]):
+        raise InputError(
+            "thresholds and numbers of neighbours are set on validation requests, of which some must want a retrieval "
+            "and some not: give a pool a validation split (splits or divide)"
+        )
     methods = {
         "uar": criteria.decide(*(said[name] for name in criteria.CRITERIA)),
         "always": np.ones(len(rows), bool),
@@ -147,8 +152,7 @@ def _by_confidence(known: Any, gold: Any, validation: Any) -> dict[str, Any]:
     from paperflows.components.retrieval.criteria import best_threshold
 
     doubt = -np.asarray(known["confidence"], np.float64)
-    cut = best_threshold(doubt[validation], gold[validation]) if len(validation) else -0.5
-    return {"flare": doubt > cut}
+    return {"flare": doubt > best_threshold(doubt[validation], gold[validation])}
 
 
 def _by_neighbours(known: Any, rows: Any, train: Any, gold: Any, validation: Any, tried: tuple[int, ...]) -> Any:
@@ -163,7 +167,7 @@ def _by_neighbours(known: Any, rows: Any, train: Any, gold: Any, validation: Any
         for k in tried
         if k <= len(facts)
     }
-    best = max(found, key=lambda k: np.mean(found[k][validation] == gold[validation]) if len(validation) else -k)
+    best = max(found, key=lambda k: np.mean(found[k][validation] == gold[validation]))
     return {"skr": found[best]}
 
 

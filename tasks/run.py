@@ -23,6 +23,7 @@ from filelock import FileLock
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
+from paperflows.components.cores import cpu_cores
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks import tracking, versions
 from paperflows.tasks.environment import project_root, state_folder
@@ -155,7 +156,7 @@ def device_name() -> str:
 
         if torch.cuda.is_available():
             return f"cuda ({torch.cuda.get_device_name()})"
-    return f"cpu ({len(os.sched_getaffinity(0))} cores, {platform.machine()}, torch {version('torch')})"
+    return f"cpu ({cpu_cores()} cores, {platform.machine()}, torch {version('torch')})"
 
 
 @dataclass(frozen=True)

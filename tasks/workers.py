@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from paperflows.components.cores import cpu_cores
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.components.ports import free_port
 from paperflows.tasks.environment import project_root, settings, state_folder
@@ -49,7 +50,7 @@ class _Member:
 
         self._last: tuple[int, int, dict[str, float]] | None = None
         if not cuda:
-            torch.set_num_threads(max(1, _cores() // workers))
+            torch.set_num_threads(max(1, cpu_cores() // workers))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo", init_method=url, rank=rank, world_size=workers
         )
@@ -129,7 +130,7 @@ def _connect() -> bool:
     here = {name: value for name, value in settings(project_root()).items()}
     with contextlib.chdir(state_folder()):  # Ray puts the folder it is called from on its workers' import path
         ray.init(
-            num_cpus=_cores(), include_dashboard=False, log_to_driver=False, configure_logging=False,
+            num_cpus=cpu_cores(), include_dashboard=False, log_to_driver=False, configure_logging=False,
             object_store_memory=100_000_000, _node_ip_address="127.0.0.1", runtime_env={"env_vars": here},
         )  # fmt: skip
     _STARTED_HERE.append(True)
@@ -226,9 +227,3 @@ def _error(ref: Any) -> Exception | None:
     except ray.exceptions.RayActorError as error:
         return error
     return None
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))

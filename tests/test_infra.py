@@ -1,6 +1,7 @@
 """The files of infra/ hold together: no engine is here to start them, so their form and their names are checked."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import yaml
@@ -19,8 +20,17 @@ def test_compose_publishes_on_loopback_only_and_has_no_secret():
         for file in [service["env_file"]] if "env_file" in service else []:
             assert (INFRA / file).is_file()
         for volume in service.get("volumes", []):
-            source = volume.split(":")[0]
-            assert source in yaml.safe_load(text)["volumes"] or (INFRA / source).exists()
+            source = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", volume).split(":")[0]
+            assert source in yaml.safe_load(text)["volumes"] or source == "./data" or (INFRA / source).exists()
+    kept = {volume.split(":")[1] for volume in services["worker"]["volumes"] if not volume.startswith("$")}
+    assert kept >= {f"/project/{place}" for place in (".state", "runs", "artifacts", "reports", ".dvc/cache")}
+
+
+def test_secrets_get_neither_into_git_nor_into_an_image():
+    root = INFRA.parent
+    ignored = subprocess.run(["git", "check-ignore", "-q", "infra/.env"], cwd=root)
+    assert ignored.returncode == 0
+    assert "**/.env" in (root / ".dockerignore").read_text().splitlines()
 
 
 def test_names_are_those_of_the_code():
@@ -41,5 +51,8 @@ def test_ray_version_is_the_pinned_one():
     assert cluster["spec"]["rayVersion"] == pin
     groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
     for group in groups:
+        (ray,) = group["template"]["spec"]["containers"]
+        named = {e["name"]: e for e in ray["env"]}
+        assert named["RAY_AUTH_MODE"]["value"] == "token" and "secretKeyRef" in named["RAY_AUTH_TOKEN"]["valueFrom"]
         (container,) = group["template"]["spec"]["containers"]
         assert {e["name"] for e in container["env"]} >= {"PAPERFLOWS_ROOT", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"}
