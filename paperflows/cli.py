@@ -116,8 +116,10 @@ def data_check(
 
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
-    bad = 0
-    for name, path in find_datasets(folder).items():
+    bad, datasets = 0, find_datasets(folder)
+    if not datasets:
+        raise InputError(f"{folder}: no dataset found, that is no folder with <split>.jsonl or <split>.jsonl.gz files")
+    for name, path in datasets.items():
         result = check_folder(path, max_errors=max_errors)
         rows = ", ".join(f"{split} {count:,}" for split, count in result.splits.items())
         typer.echo(f"{'ok ' if result.ok else 'BAD'} {name:<24} {result.task or '?':<24} {rows}")

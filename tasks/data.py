@@ -1,7 +1,6 @@
 """Load datasets from the named source into the store, and gather unlabelled sentences from them."""
 
 import json
-import logging
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +8,8 @@ from typing import Any
 
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks.policy import cached_task, state_of
+from paperflows.tasks.remarks import remark
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
-
-log = logging.getLogger(__name__)
 
 
 class DatasetArtifact(Artifact):
@@ -22,6 +20,7 @@ class DatasetArtifact(Artifact):
     task: str
     content: str
     rows: dict[str, int]
+    warnings: list[str]
 
 
 class SentenceArtifact(Artifact):
@@ -34,6 +33,8 @@ class SentenceArtifact(Artifact):
 def load_dataset(source: str, name: str, task_types: Sequence[str] = ()) -> DatasetArtifact:
     """Read, check and store one dataset (the task `load_dataset`); a folder's files are looked at every time.
 
+    What may be meant so but should be known, such as texts that stand in train and in test, is told by the report.
+
     Args:
         source: "builtin", "hub" or a folder.
         task_types: the task types that the flow can use; empty for any.
@@ -42,7 +43,10 @@ def load_dataset(source: str, name: str, task_types: Sequence[str] = ()) -> Data
         InputError: unknown name, bad data (file, line, field) or another task type.
         ServiceError: the hub cannot be reached.
     """
-    return _load_dataset(source, name, list(task_types), _state_of(source, name))
+    loaded: DatasetArtifact = _load_dataset(source, name, list(task_types), _state_of(source, name))
+    for warning in loaded["warnings"]:
+        remark(f"{name}: {warning}.")
+    return loaded
 
 
 @cached_task(name="load_dataset", retries=2, retry_on=(ServiceError,), task_run_name="load_dataset-{name}")
@@ -53,8 +57,6 @@ def _load_dataset(source: str, name: str, task_types: list[str], state: str) -> 
     data = load(source, name)
     if task_types and data.task not in task_types:
         raise InputError(f"dataset {name!r} of {source} is {data.task}; expected {' or '.join(task_types)}")
-    for warning in data.warnings:
-        log.warning("%s: %s", name, warning)
     with new_artifact() as (folder, artifact):
         for split, rows in data.splits.items():
             write_jsonl(folder / f"{split}.jsonl", rows)
@@ -65,6 +67,7 @@ def _load_dataset(source: str, name: str, task_types: list[str], state: str) -> 
         task=data.task,
         content=data.sha256,
         rows={split: len(rows) for split, rows in data.splits.items()},
+        warnings=list(data.warnings),
     )
 
 

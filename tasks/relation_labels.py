@@ -70,7 +70,7 @@ def join_sentences(graph: DatasetArtifact, sentences: DatasetArtifact, limit: in
         write_jsonl(folder / ASKED, asked[:evaluated])
     return DatasetArtifact(
         **artifact, name=f"{graph['name']}+{sentences['name']}", source=graph["source"], task=graph["task"],
-        content=artifact["sha256"], rows={split: len(some) for split, some in rows.items()},
+        content=artifact["sha256"], rows={split: len(some) for split, some in rows.items()}, warnings=[],
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from paperflows.tasks import tracking, versions
 from paperflows.tasks.environment import project_root, state_folder
 from paperflows.tasks.plots import draw_claims
 from paperflows.tasks.publish import publish_to_prefect
+from paperflows.tasks.remarks import noting
 from paperflows.tasks.report import markdown, write_json, write_text
 from paperflows.tasks.store import Artifact, open_artifact
 
@@ -102,7 +103,9 @@ def open_run(slug: str, title: str, params: BaseModel) -> Iterator[Findings]:
         )
         findings = Findings()
         try:
-            yield findings
+            with noting() as remarks:
+                yield findings
+            findings.notes += remarks
             _log_cached_children(parent, findings)
             _write(building, findings, slug, title, values, run_id, parent, time.perf_counter() - started)
             places = _put_in_place(building, root, slug, run_id, reproducible, findings.report)

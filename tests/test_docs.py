@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,44 @@ def test_readme_commands_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"`?make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8")):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def commands():
+    """`paperflows run` commands on a user's folder in the documents: (flow, its parameters as given)."""
+    for document in DOCUMENTS:
+        for block in re.findall(r"```\n(.*?)```", document.read_text(encoding="utf-8"), re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True) if line.startswith("paperflows run ") else []
+                if "--data" in words and "…" not in words:
+                    yield pytest.param(words[2], words[3:], id=f"{document.name}-{words[2]}")
+
+
+def folders(values):
+    """What is read where a folder is the source: every section `folder` of the parameters."""
+    if isinstance(values, dict):
+        if "folder" in values and "builtin" in values:
+            yield values["folder"]
+        for one in values.values():
+            yield from folders(one)
+
+
+def names(value):
+    if isinstance(value, dict | list | tuple):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from names(one)
+    elif isinstance(value, str) and re.fullmatch("[a-z0-9_]+", value):
+        yield value
+
+
+@pytest.mark.parametrize(("slug", "given"), commands())
+def test_a_documented_command_reads_the_users_datasets_and_no_other(slug, given, tmp_path):
+    """Its parameters are valid, and none of the datasets that the project names for its studies is left in them."""
+    from paperflows.flows.params import load_parameters
+    from paperflows.flows.registry import load_flow
+
+    kind = load_flow(slug)[0].parameters
+    sets = [given[i + 1] for i, word in enumerate(given) if word == "--set"]
+    params = load_parameters(kind, slug, ROOT, data=str(tmp_path), overrides=sets).model_dump(mode="json")
+    usual = load_parameters(kind, slug, ROOT).model_dump(mode="json")
+    known = {*names(list(folders(usual)))} - {"minilm", "characters", "endpoint"}
+    assert sets and not known & {*names(list(folders(params)))}

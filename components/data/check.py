@@ -111,13 +111,12 @@ def find_datasets(root: Path) -> dict[str, Path]:
     """Folders of datasets by name: `root` itself when it holds split files, else its children that do.
 
     Raises:
-        InputError: no such folder, or a child is a link out of it.
+        InputError: no such folder, a child is a link out of it, or it is a dataset and holds some.
     """
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: expected a folder of datasets, but there is none")
-    if _holds_splits(root):
-        return {root.resolve().name: root}
+    own = _holds_splits(root)
     found: dict[str, Path] = {}
     for child in sorted(root.iterdir()):
         if child.name.startswith(".") or not child.is_dir() or not _holds_splits(child):
@@ -125,7 +124,12 @@ def find_datasets(root: Path) -> dict[str, Path]:
         if not child.resolve().is_relative_to(root.resolve()):
             raise InputError(f"{child}: a link out of {root}")
         found[child.name] = child
-    return found
+    if own and found:
+        raise InputError(
+            f"{root} holds split files ({own}) and datasets ({', '.join(list(found)[:3])}): give the files a folder of "
+            "their own"
+        )
+    return {root.resolve().name: root} if own else found
 
 
 def side_splits_first(splits: Mapping[str, object]) -> list[str]:
@@ -138,9 +142,11 @@ def warnings_of(rules: DatasetRules) -> list[str]:
     found = []
     for train in filter(_is_train, rules.text_hashes):
         for test in rules.text_hashes:
-            shared = len(rules.text_hashes[train] & rules.text_hashes[test]) if _is_test_of(train, test) else 0
+            shared = len(rules.text_hashes[train] & rules.text_hashes[test]) if _is_held_out_of(train, test) else 0
             if shared:
                 found.append(f"{shared} different texts of {test} also occur in {train}")
+    if rules.rows.keys() & {"train", "validation"} and not any("test" in split.split("_") for split in rules.rows):
+        found.append("no split named test: what scores this dataset refuses it, or takes validation for it")
     if rules.extra_fields:
         found.append(f"fields that no task reads: {', '.join(sorted(rules.extra_fields))}")
     for split, labels in rules.splits_of_class.items():
@@ -156,10 +162,12 @@ def _is_train(split: str) -> bool:
     return "train" in split.split("_")
 
 
-def _is_test_of(train: str, split: str) -> bool:
-    """`model_test` and `model_test_hard` belong to `model_train`; `test` belongs to `train` and `train_few`."""
-    return split.startswith(train.split("train")[0] + "test")
+def _is_held_out_of(train: str, split: str) -> bool:
+    """`model_test` and `model_test_hard` belong to `model_train`; `validation`, `test` to `train` and `train_few`."""
+    return split.startswith(tuple(train.split("train")[0] + name for name in ("test", "validation")))
 
 
-def _holds_splits(folder: Path) -> bool:
-    return any(file.name.endswith(SUFFIXES) and not file.name.startswith(".") for file in folder.iterdir())
+def _holds_splits(folder: Path) -> str:
+    """Name of the first split file in a folder; "" where there is none."""
+    names = (file.name for file in folder.iterdir())
+    return min((name for name in names if name.endswith(SUFFIXES) and not name.startswith(".")), default="")

@@ -185,11 +185,11 @@ def _ids(row: Row, field: str) -> Iterator[Any]:
 
 
 def _text_hash(row: Row) -> int:
-    """Equal for rows with the same input text; only compared within one process."""
+    """Equal for rows with the same input text but for case and space; only compared within one process."""
     for file in ("audio", "image"):
         if file in row:
             return hash(str(row[file]))
-    return hash(tuple(str(row[field]) for field in _INPUT_FIELDS if field in row))
+    return hash(tuple(" ".join(str(row[field]).casefold().split()) for field in _INPUT_FIELDS if field in row))
 
 
 _INPUT_FIELDS = (

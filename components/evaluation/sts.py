@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paperflows.components.errors import InputError
+
 Embed = Callable[[Sequence[str]], Tensor]
 Rows = Sequence[Mapping[str, Any]]
 
@@ -26,7 +28,12 @@ def sts_all(splits: Mapping[str, Rows], names: Sequence[str] | None = None) -> l
         splits: rows by split. A dataset with a `test` split is scored on it alone; one whose splits are sources
             (STS 12-16) is scored on all of them together.
         names: the splits to take instead.
+
+    Raises:
+        InputError: there is something to train on or to choose by, and no test.
     """
+    if not names and "test" not in splits and (seen := splits.keys() & {"train", "validation"}):
+        raise InputError(f"a dataset with a split {min(seen)} needs a split test to be scored on; it has {[*splits]}")
     chosen = names or (["test"] if "test" in splits else sorted(splits))
     return [row for name in chosen for row in splits[name]]
 

@@ -1,11 +1,13 @@
 """What was edited is read again: a dataset by either way to name its folder, its media, a model's files."""
 
 import os
+from unittest.mock import patch
 
 import pytest
 
-from paperflows.tasks.data import _state_of
+from paperflows.tasks.data import _load_dataset, _state_of, load_dataset
 from paperflows.tasks.policy import _stable
+from paperflows.tasks.remarks import noting
 
 
 @pytest.mark.parametrize("source", [".", "tickets"], ids=["folder of datasets", "the dataset itself"])
@@ -21,6 +23,19 @@ def test_an_edited_file_of_a_dataset_changes_its_state(tmp_path, source, name):
     os.utime(dataset / name, ns=(1, 1))
     assert _state_of(str(tmp_path / source), "tickets") != before
     assert _state_of("builtin", "tickets") == _state_of(str(tmp_path), "bugs") == ""
+
+
+def test_the_report_tells_what_may_be_meant_so(in_project, tmp_path):
+    dataset = tmp_path / "data" / "tickets"
+    dataset.mkdir(parents=True)
+    for split in ("train", "test"):
+        (dataset / f"{split}.jsonl").write_text('{"text": "a"}\n')
+    with noting() as remarks:
+        loaded = _load_dataset.fn(str(tmp_path / "data"), "tickets", [], "")
+        assert loaded["warnings"] == ["1 different texts of test also occur in train"] and not remarks
+        with patch("paperflows.tasks.data._load_dataset", lambda *_: loaded):
+            load_dataset(str(tmp_path / "data"), "tickets")
+    assert remarks == ["tickets: 1 different texts of test also occur in train."]
 
 
 def test_new_weights_in_a_models_folder_are_another_input(tmp_path):

@@ -28,7 +28,9 @@ def stored(name, splits):
     with new_artifact() as (folder, artifact):
         for split, rows in splits.items():
             (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return DatasetArtifact(**artifact, name=name, source="x", task="t", content="c", rows={s: 1 for s in splits})
+    return DatasetArtifact(
+        **artifact, name=name, source="x", task="t", content="c", rows={s: 1 for s in splits}, warnings=[]
+    )
 
 
 def test_no_pair_of_entities_that_test_asks_about_is_known_or_labelled(in_project):

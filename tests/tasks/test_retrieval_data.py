@@ -44,7 +44,9 @@ def stored(name, splits):
         for split, rows in splits.items():
             (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     counts = {split: len(rows) for split, rows in splits.items()}
-    return DatasetArtifact(**artifact, name=name, source="x", task="question answering", content="c", rows=counts)
+    return DatasetArtifact(
+        **artifact, name=name, source="x", task="question answering", content="c", rows=counts, warnings=[]
+    )
 
 
 def test_the_scorer_of_support_reads_no_passage_that_supports_an_evaluated_question(in_project):

@@ -116,6 +116,11 @@ BAD_ROWS = {
 }
 
 
+def folder_in(root, name):
+    (root / name).mkdir()
+    return root / name
+
+
 def dataset(folder: Path, **splits: list[dict]) -> Path:
     for split, rows in splits.items():
         write_jsonl(folder / f"{split}.jsonl", rows)
@@ -213,8 +218,27 @@ def test_warnings_name_leaks_labels_and_unread_fields(tmp_path):
     )
 
 
+def test_a_leak_is_one_whatever_its_case_and_into_validation_too(tmp_path):
+    leaked = [{"id": 0, "text": "TEXT  0 ", "label": "a"}]
+    warnings = check_folder(dataset(tmp_path, train=CLASSIFIED, validation=leaked, test=leaked)).warnings
+    assert set(warnings) >= {f"1 different texts of {split} also occur in train" for split in ("validation", "test")}
+
+
+def test_a_dataset_without_a_test_split_is_told(tmp_path):
+    (note,) = check_folder(dataset(folder_in(tmp_path, "a"), train=CLASSIFIED)).warnings
+    assert note.startswith("no split named test")
+    assert not check_folder(dataset(folder_in(tmp_path, "b"), sources=CLASSIFIED)).warnings
+
+
+def test_a_stray_file_among_datasets_hides_none_of_them(tmp_path):
+    dataset(folder_in(tmp_path, "tickets"), train=CLASSIFIED)
+    (tmp_path / "notes.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match=r"holds split files \(notes.jsonl\) and datasets \(tickets\)"):
+        find_datasets(tmp_path)
+
+
 def test_the_digest_is_of_the_content_not_of_its_form(tmp_path):
-    plain = dataset(tmp_path, train=CLASSIFIED)
+    plain = dataset(folder_in(tmp_path, "plain"), train=CLASSIFIED)
     before = check_folder(plain).sha256
     (packed := tmp_path / "packed").mkdir()
     lines = [json.dumps(dict(reversed(row.items())), indent=None) for row in CLASSIFIED]

@@ -4,6 +4,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paperflows.components.errors import InputError
 from paperflows.components.evaluation.bootstrap import (
     Paired,
     accuracy_f1,
@@ -118,6 +119,8 @@ def test_sts_all_concatenates_sources():
     sources = {"b": [{"score": 2}], "a": [{"score": 1}]}
     assert [row["score"] for row in sts_all(sources)] == [1, 2]
     assert [row["score"] for row in sts_all({**sources, "test": [{"score": 9}]})] == [9]
+    with pytest.raises(InputError, match="needs a split test"):
+        sts_all({"train": [{"score": 1}], "validation": [{"score": 2}]})
 
 
 def test_cosine_scores_embed_in_one_call():
