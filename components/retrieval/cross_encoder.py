@@ -118,7 +118,7 @@ def new_cross_encoder(model: str, *, outputs: int, max_length: int, layers: int 
 
     encoder = load_pretrained(AutoModel, model)
     if layers is not None:
-        body = getattr(encoder, "encoder", None) or getattr(encoder, "transformer", None)
+        body: Any = getattr(encoder, "encoder", None) or getattr(encoder, "transformer", None)
         if not hasattr(body, "layer"):
             raise InputError(f"model {model!r}: its layers were not found, so that it cannot be cut to {layers}")
         body.layer = body.layer[:layers]

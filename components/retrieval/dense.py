@@ -26,7 +26,7 @@ def passage_encoder(model: str, *, device: str = "auto") -> Any:
     from paperflows.components.models.encoder import load_encoder
 
     encoder = load_encoder(model, device=device, max_length=LONGEST)
-    config = encoder.encoder.config
+    config: Any = encoder.encoder.config
     # RoBERTa counts positions from behind its padding id
     first = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
     encoder.max_length = min(LONGEST, int(getattr(config, "max_position_embeddings", LONGEST)) - first)
