@@ -9,6 +9,7 @@ import pytest
 import torch.distributed as dist
 from safetensors.numpy import load_file, save_file
 
+from paperflows.components.cores import cpu_cores
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.components.moe.worker import train_worker
 from paperflows.tasks import workers
@@ -121,7 +122,7 @@ def test_fewer_workers_after_more(started, monkeypatch):
         return dist.get_rank(group), dist.get_world_size(group)
 
     monkeypatch.setattr(workers, "WAIT_SECONDS", 120.0)
-    count = workers._cores()
+    count = cpu_cores()
     assert run_on_workers(rank_of, {}, workers=count, restarts=0) == [(n, count) for n in range(count)]
     assert run_on_workers(rank_of, {}, workers=1, restarts=0) == [(0, 1)]
     assert list(workers._POOL) == [(1, 0)]
@@ -136,10 +137,10 @@ def test_worker_that_exits_while_starting_is_one_error_and_leaves_nothing(starte
     workers._connect()
     while workers._POOL:  # those that are kept would be used instead
         workers._end(*workers._POOL.popitem()[1])
-    assert until(lambda: available() == workers._cores())
+    assert until(lambda: available() == cpu_cores())
     with pytest.raises(ServiceError, match=r"one of 1 Ray workers did not start, after \d+ s: "):
         run_on_workers(train_worker, {}, workers=1, restarts=2)
-    assert until(lambda: available() == workers._cores()), "the place of the dead worker is still taken"
+    assert until(lambda: available() == cpu_cores()), "the place of the dead worker is still taken"
 
 
 def test_more_workers_than_cores_are_refused(started, arguments, tmp_path):
