@@ -139,7 +139,7 @@ def flames(params: Flames) -> dict[str, Any]:
         ]
         scored = score(params, judged, trained, answers)
         benchmark = alignment.summarise_models(
-            scored, list(params.reviews), params.review_size, params.resamples, alignment.state_of(params.reviews)
+            scored, list(params.reviews), params.review_size, params.resamples, alignment.review_states(params.reviews)
         )
         found.claims = [judge_claim(claim, params.resamples) for claim in claims_of(tested, judged)]
         found.datasets = {d["name"]: d["content"] for d in [prompts, dataset, *texts]}

@@ -99,7 +99,7 @@ def doctor(
 def sync(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 2 when a file would change.")] = False,
 ) -> None:
-    """Write dvc.yaml and prefect.yaml anew from the flows."""
+    """Write dvc.yaml and prefect.yaml anew from the flows, and what README and docs quote from the reports."""
     from paperflows.sync import synchronise
 
     for path in synchronise(check=check):

@@ -275,7 +275,7 @@ def _rates(
     return found
 
 
-def state_of(paths: tuple[str, ...]) -> list[str]:
+def review_states(paths: tuple[str, ...]) -> list[str]:
     """Size and time of each file, for `summarise_models`.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import Any
 from paperflows.components.errors import InputError
 from paperflows.tasks.data import _state_of, read_rows
 from paperflows.tasks.policy import cached_task
+from paperflows.tasks.remarks import remark
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import fit
 
@@ -27,6 +28,7 @@ class MediaArtifact(Artifact):
     rows: dict[str, int]
     classes: dict[str, int]
     left_out: int
+    warnings: list[str]
 
 
 class TokenizedArtifact(Artifact):
@@ -48,7 +50,10 @@ def load_media(source: str, name: str, modality: str, bars: int) -> MediaArtifac
     Raises:
         InputError: unknown name, another task type, or a file that is no picture or sound.
     """
-    return _load_media(source, name, modality, bars, _state_of(source, name))
+    loaded: MediaArtifact = _load_media(source, name, modality, bars, _state_of(source, name))
+    for warning in loaded["warnings"]:
+        remark(f"{name}: {warning}.")
+    return loaded
 
 
 @cached_task(name="load_media", task_run_name="load_media-{modality}")
@@ -77,7 +82,8 @@ def _load_media(source: str, name: str, modality: str, bars: int, state: str) ->
     without = {"tone": {NO_TONE}}
     classes = {facet: len({one[facet] for one in found} - without.get(facet, set())) for facet in FACETS[modality]}
     return MediaArtifact(
-        **artifact, name=name, modality=modality, content=data.sha256, rows=kept, classes=classes, left_out=left_out
+        **artifact, name=name, modality=modality, content=data.sha256, rows=kept, classes=classes, left_out=left_out,
+        warnings=list(data.warnings),
     )  # fmt: skip
 
 

@@ -308,7 +308,8 @@ def _fitted(path: str, sha256: str, name: str, modality: str, panel: Any, seed: 
     from paperflows.components.multimodal.judges import Judge
 
     stored = MediaArtifact(
-        path=path, sha256=sha256, name=name, modality=modality, content="", rows={"train": 1}, classes={}, left_out=0
+        path=path, sha256=sha256, name=name, modality=modality, content="", rows={"train": 1}, classes={}, left_out=0,
+        warnings=[],
     )  # fmt: skip
     rows, signals = read_signals(stored, "train")
     if of_conversions:

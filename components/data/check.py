@@ -145,7 +145,8 @@ def warnings_of(rules: DatasetRules) -> list[str]:
             shared = len(rules.text_hashes[train] & rules.text_hashes[test]) if _is_held_out_of(train, test) else 0
             if shared:
                 found.append(f"{shared} different texts of {test} also occur in {train}")
-    if rules.rows.keys() & {"train", "validation"} and not any("test" in split.split("_") for split in rules.rows):
+    scored = {*rules.tasks.values()} - {"text"}  # plain texts are read, not scored
+    if scored and rules.rows.keys() & {"train", "validation"} and not any("test" in s.split("_") for s in rules.rows):
         found.append("no split named test: what scores this dataset refuses it, or takes validation for it")
     if rules.extra_fields:
         found.append(f"fields that no task reads: {', '.join(sorted(rules.extra_fields))}")

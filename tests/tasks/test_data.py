@@ -50,4 +50,5 @@ def test_new_weights_in_a_models_folder_are_another_input(tmp_path):
     (model / "model.safetensors").write_bytes(b"22")
     second = _stable(settings, "t")
     assert plain != first != second and first["kinds"] == second["kinds"] == settings["kinds"]
-    assert _stable({"model": "a\0/b", "text": "/" * 5000}, "t")["text"] == "/" * 5000
+    for text in ("a\0/b", "/" * 5000, "他/她" * 100, "and/or " * 40 + "a" * 300):
+        assert _stable({"text": text}, "t") == {"text": text}, "no name of a file, and no error"

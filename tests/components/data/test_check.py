@@ -228,6 +228,7 @@ def test_a_dataset_without_a_test_split_is_told(tmp_path):
     (note,) = check_folder(dataset(folder_in(tmp_path, "a"), train=CLASSIFIED)).warnings
     assert note.startswith("no split named test")
     assert not check_folder(dataset(folder_in(tmp_path, "b"), sources=CLASSIFIED)).warnings
+    assert not check_folder(dataset(folder_in(tmp_path, "c"), train=[{"text": "only read"}])).warnings
 
 
 def test_a_stray_file_among_datasets_hides_none_of_them(tmp_path):
