@@ -8,24 +8,29 @@ EXTRAS ?= cpu,cluster
 TREE := .state/lint/paperflows
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test lint ui repro bench clean
+.PHONY: help run test alltests lint ui repro bench clean
 help: ## show the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
 
-$(STAMP): pyproject.toml constraints.txt setup.py
-	test -x $(BIN)/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
+$(BIN)/python:
+	$$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
-$(VENV)/.installed-dev: $(STAMP)
+# with the test tools, in one go: it is all of the other
+$(VENV)/.installed-dev: pyproject.toml constraints.txt setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS),dev]'
-	touch $@
+	touch $(STAMP) $@
 
 run: $(STAMP) ## install, run CLAIF offline on the built-in corpora, print its verdicts
 	paperflows run claif
 
-test: $(VENV)/.installed-dev ## install with test tools, check style, types and layers, run all tests
-	$(MAKE) --no-print-directory lint
+test: $(VENV)/.installed-dev ## install with test tools, run all tests, beside them check style, types and layers
+	$(MAKE) --no-print-directory --jobs 2 lint alltests
+
+alltests: $(VENV)/.installed-dev
 	pytest -n 2 --durations 30
 
 lint: $(VENV)/.installed-dev ## style, types, layers, spelling, generated files
