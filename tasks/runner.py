@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
+from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks.environment import project_root, settings, state_folder
 
 
@@ -13,7 +16,8 @@ def runner(address: str | None = None) -> Any:
     Torch already uses all cores inside a task; two trainings at once would share its random state and its threads.
 
     Raises:
-        InputError: an address is given and prefect-ray is not installed.
+        InputError: the address is none, or prefect-ray is not installed.
+        ServiceError: there is no Ray cluster at the address, or it does not let us in.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
@@ -23,15 +27,36 @@ def runner(address: str | None = None) -> Any:
     try:
         from prefect_ray import RayTaskRunner
     except ImportError as error:
-        from paperflows.components.errors import InputError
-
         raise InputError("ray.address needs prefect-ray: pip install 'paperflows[cluster]'") from error
     import ray
 
     if not ray.is_initialized():
+        _knock(address)
         here = {name: os.environ[name] for name in settings(project_root()) if name in os.environ}
         api = {name: os.environ[name] for name in ("PREFECT_API_URL", "PYTHONPATH") if name in os.environ}
         # Ray puts the folder it is called from on its workers' import path; ours would make `kernels` a package
-        with contextlib.chdir(state_folder()):
-            ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": {**here, **api}})
+        try:
+            with contextlib.chdir(state_folder()):
+                ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": {**here, **api}})
+        except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+            if "oken" in f"{error} {error.__cause__}":  # Ray takes one to an address it was given only when told to
+                raise ServiceError(f"Ray at {address} wants its token: set RAY_AUTH_MODE=token") from error
+            raise ServiceError(f"Ray at {address} cannot be reached: {str(error).splitlines()[0]}") from error
     return RayTaskRunner()
+
+
+def _knock(address: str) -> None:
+    """Ray itself waits for ever at an address where nobody answers."""
+    if address == "auto":
+        return
+    try:
+        parts = urlsplit(address if "//" in address else f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise InputError(f"ray.address: {address!r} is not HOST:PORT")
+    try:
+        socket.create_connection((host, port), timeout=10).close()
+    except OSError as error:
+        raise ServiceError(f"Ray at {address} cannot be reached: {error}") from error

@@ -1,34 +1,20 @@
-"""The same flow on a Ray cluster, started as a user would."""
+"""The same flow on a Ray cluster."""
 
 import json
-import re
-import shutil
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import pytest
 
+from .ray_cluster import started_cluster
+
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-RAY = str(Path(sys.executable).parent / "ray")
 
 
 @pytest.fixture
-def cluster(connected, tmp_path):
-    environment = {**connected.environment, "RAY_USAGE_STATS_ENABLED": "0"}
-    # short, for its sockets; new, for Ray would join a killed cluster whose state stands there
-    state = tempfile.mkdtemp(prefix="ray")
-    command = [
-        RAY, "start", "--head", "--port", "0", "--num-cpus", "2", "--include-dashboard", "false",
-        "--object-store-memory", "100000000", "--temp-dir", state,
-    ]  # fmt: skip
-    started = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert started.returncode == 0, started.stdout + started.stderr
-    address = re.search(r"ray start --address='([\d.]+:\d+)'", started.stdout)[1]
-    yield address
-    subprocess.run([RAY, "stop", "--force"], env=environment, capture_output=True)
-    shutil.rmtree(state, ignore_errors=True)
+def cluster(connected):
+    with started_cluster(connected) as address:
+        yield address
 
 
 def test_flow_on_ray_gives_the_same_numbers(connected, cluster):
@@ -63,10 +49,3 @@ print(json.dumps(ray.get(look.remote())))
     assert all(path.exists() for path in swept), "they were computed again, there"
     for name, value in reports[0]["metrics"].items():
         assert reports[1]["metrics"][name] == pytest.approx(value, abs=1e-3), name
-
-    # the experts of rectify_router are spread over the same cluster
-    done = connected.run("run", "rectify_router", "--profile", "smoke", "--set", f"ray.address={cluster}")
-    assert done.returncode == 0, done.stderr
-    (path,) = (connected.root / "runs").glob("rectify_router-*/report.json")
-    metrics = json.loads(path.read_text())["metrics"]
-    assert metrics["skipped.both"] == metrics["padded.both"] == 0 and metrics["bytes_sent.both"] > 0

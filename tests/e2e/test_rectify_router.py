@@ -4,10 +4,12 @@ import json
 
 import pytest
 
+from .ray_cluster import started_cluster
+
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
-def test_smoke_run(connected):
+def test_smoke_run_here_and_on_a_cluster(connected):
     done = connected.run("run", "rectify_router", "--profile", "smoke")
     assert done.returncode == 0, done.stderr
     (path,) = (connected.root / "runs").glob("*/report.json")
@@ -28,3 +30,19 @@ def test_smoke_run(connected):
 
     refused = connected.run("run", "rectify_router", "--profile", "smoke", "--set", "passages.length=8000")
     assert refused.returncode == 2 and "fewer than one batch of 4" in refused.stderr, refused.stderr
+
+    # on a cluster, what is forgotten here is computed there, its experts spread over the cluster: the same to the bit
+    (result,) = (r for r in (connected.root / ".state" / "results").glob("train_moe-*") if trained(r)["name"] == "both")
+    before = trained(result)
+    result.unlink()
+    with started_cluster(connected) as address:
+        there = connected.run("run", "rectify_router", "--profile", "smoke", "--set", f"ray.address={address}")
+    assert there.returncode == 0, there.stderr
+    after = trained(result)
+    assert [after[name] for name in ("bits", "validation", "test_shares")] == [
+        before[name] for name in ("bits", "validation", "test_shares")
+    ]
+
+
+def trained(result):
+    return json.loads(json.loads(result.read_text())["result"])
