@@ -38,8 +38,8 @@ RAY_TESTS = {"test_ray.py", "test_workers.py", "test_rectify_router.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """End-to-end tests first: the short ones after them keep both processes busy to the end."""
-    items.sort(key=lambda item: "e2e" not in item.path.parts)
+    """Ray's first, then end-to-end tests: the short ones after them keep both processes busy to the end."""
+    items.sort(key=lambda item: (item.path.name not in RAY_TESTS, "e2e" not in item.path.parts))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -54,6 +54,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.split("::", 1)[0]
             return "ray" if Path(file).name in RAY_TESTS else file
 
+    config.option.loadscopereorder = False  # else files of many tests go first, whatever they take
     return ByFile(config, log)
 
 
