@@ -6,4 +6,9 @@ class InputError(ValueError):
 
 
 class ServiceError(RuntimeError):
-    """A service or a resource outside this program is missing: endpoint, server, disk space (exit code 3)."""
+    """A service or a resource outside this program is missing: endpoint, server, disk space (exit code 3).
+
+    `passing`: another try, a little later, may find it there.
+    """
+
+    passing = True

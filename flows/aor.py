@@ -7,7 +7,7 @@ other questions; with an endpoint both are language models.
 """
 
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 from pydantic import Field
@@ -38,8 +38,8 @@ class Pools(Section):
 class Verifier(Section):
     """The judge that is trained on other questions' chains."""
 
-    kinds: tuple[str, ...] = Field(
-        min_length=1, description="trees, pairwise, encoder, evidence; the first is the one that the claims judge"
+    kinds: tuple[Literal["trees", "pairwise", "encoder", "evidence"], ...] = Field(
+        min_length=1, description="The first is the one that the claims judge"
     )
     folds: int = Field(ge=2, description="Parts of the questions; each is judged by a model trained on the others")
     curve: tuple[float, ...] = Field((), description="Shares of the training questions for the plot of judge quality")
@@ -58,7 +58,9 @@ class Aor(FlowParameters):
 
     pools: Pools
     selection: Selection
-    ablations: tuple[str, ...] = Field((), description="k1, k5, no_local, no_compare, no_sampling")
+    ablations: tuple[Literal["k1", "k5", "no_local", "no_compare", "no_sampling"], ...] = Field(
+        (), description="Parts of the method to leave out, or other numbers of representatives"
+    )
     verifier: Verifier
     llm: LanguageModels
     max_questions: int = Field(ge=1, description="Questions of a pool that are answered, the first ones")
@@ -114,6 +116,7 @@ def sampled(found: Any, params: Aor, data: Any, pool: Pool) -> tuple[Any, Pool]:
         data, pool, params.llm.sampler, params.llm.temperature, params.max_questions, params.device
     )  # fmt: skip
     found.metrics |= {f"sampler.{name}.{pool.dataset}": value for name, value in data["usage"].items()}
+    found.keep[f"chains_{pool.dataset}"] = data
     return data, pool.unfiltered
 
 
@@ -211,7 +214,10 @@ def record(found: Any, label: str, scores: list[Any], votes: Any, chosen: list[A
     found.metrics[f"chains.{label}.adaptive"] = votes["adaptive"]["chains"]
     found.metrics[f"accuracy.{label}.aor"] = fmean([c["accuracy"] for c in chosen])
     found.metrics[f"chains.{label}.aor"] = fmean([c["chains"] for c in chosen])
-    found.metrics[f"judge_auc.{label}"] = fmean([s["auc"] for s in scores])
+    if (known := [s["auc"] for s in scores if s["auc"] is not None]):
+        found.metrics[f"judge_auc.{label}"] = fmean(known)
+    else:
+        found.notes.append(f"{label}: all chains are right, or none, so that no judge has anything to tell apart.")
     for name in chosen[0]["counts"]:
         found.metrics[f"{name}.{label}"] = fmean([c["counts"][name] for c in chosen])
     found.keep[f"choices_{label.replace('.', '_')}"] = chosen[0]
@@ -231,10 +237,12 @@ def draw_curve(found: Any, params: Aor, data: Any, pool: Pool) -> None:
         scores = score_chains(data, pool, kind, described, params.verifier.folds, share, params.seeds[0])
         votes = vote_answers(data, pool, scores, params.max_questions)
         chosen = aggregate(params, data, pool, scores, params.seeds[0])
-        points.append((scores["auc"], chosen["accuracy"] - votes["majority"]["accuracy"]))
-    found.draw[f"judge_{pool.dataset}.png"] = lambda path: plots.draw_lines(
-        {kind: sorted(points)}, path, xlabel="the judge's AUC over chains", ylabel="AoR minus majority, accuracy"
-    )
+        if scores["auc"] is not None:
+            points.append((scores["auc"], chosen["accuracy"] - votes["majority"]["accuracy"]))
+    if points:
+        found.draw[f"judge_{pool.dataset}.png"] = lambda path: plots.draw_lines(
+            {kind: sorted(points)}, path, xlabel="the judge's AUC over chains", ylabel="AoR minus majority, accuracy"
+        )
 
 
 def describe(found: Any, params: Aor) -> None:

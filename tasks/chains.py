@@ -49,14 +49,19 @@ class Pool(BaseModel):
 
 
 class ScoresArtifact(Artifact):
-    """`scores.safetensors`: points (N,) 0-10 and probability (N,) of each chain, question by question."""
+    """`scores.safetensors`: points (N,) 0-10 and probability (N,) of each chain, question by question.
 
-    auc: float
+    `auc` is None where all chains are right, or none.
+    """
+
+    auc: float | None
     how: str
 
 
 class SampledArtifact(DatasetArtifact):
-    """A dataset of reasoning chains whose chains are a language model's, and the counters of its client."""
+    """A dataset of reasoning chains whose chains are a language model's, its completions as they can be replayed
+    (`sampler.completions.jsonl`), and the counters of its client.
+    """
 
     usage: dict[str, float]
 
@@ -85,6 +90,8 @@ def sample_chains(
         sampled = sample([Sample(number, 0, pool.most) for number in range(len(rows))])
         usage = {name: float(value) for name, value in client.usage.counters.items()}
     with new_artifact() as (folder, artifact):
+        for recorded in work.glob("*.completions.jsonl"):
+            shutil.copyfile(recorded, folder / recorded.name)
         chains = [[{"model": sampler.model, "text": c.text, "answer": c.answer} for c in some] for some in sampled]
         write_jsonl(folder / "test.jsonl", [{**r, "chains": c} for r, c in zip(rows, chains, strict=True)])
     shutil.rmtree(work, ignore_errors=True)

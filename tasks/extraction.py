@@ -126,7 +126,7 @@ def tag_entities(
         device, rates={"encoder.": t["encoder_rate"]},
     )  # fmt: skip
     located = tagger.eval().predict(test, tokenizer, max_length=t["max_length"])
-    return _stored(data["name"], located, None, test, schema, [], done.history, dropped)
+    return _stored(data["name"], located, None, test, schema, {}, done.history, dropped)
 
 
 @cached_task(
@@ -138,7 +138,8 @@ def ask_in_context(
 ) -> ExtractorArtifact:  # fmt: skip
     """Ask a language model to go on after demonstrations (the paper's method), and score what it writes.
 
-    Where the prompt is too long for the model, demonstrations are dropped from the front, one more each time.
+    Where the prompt is too long for the model, demonstrations are dropped from the front, one more each time: `counts`
+    has of how many sentences (`shortened`), and how many were too long by themselves and have no answer (`unanswered`).
 
     Args:
         shots: demonstrations for each type, and without any annotation.
@@ -151,7 +152,7 @@ def ask_in_context(
 
     some, test, schema, dropped = _split(data, names, relations, None, evaluated, seed)
     shown = draw_shots(some, schema, shots, seed=seed)
-    answers, todo = [""] * len(test), list(range(len(test)))
+    answers, todo, too_long, shortened = [""] * len(test), list(range(len(test))), [], 0
     work = state_folder() / "checkpoints" / current_key()
     with ExitStack() as opened:
         client = open_client(model, "extractor", device, work, opened)
@@ -170,10 +171,14 @@ def ask_in_context(
                 raise ServiceError(f"{model.model}: {len(failed)} of {len(todo)} requests failed: {failed[0]}")
             for i, reply in zip(todo, replies, strict=True):
                 answers[i] = reply.text
-            todo = too_long if shown else []
-            shown = shown[1:]
+            shortened = max(shortened, len(too_long))
+            if not shown:
+                break
+            todo, shown = too_long, shown[1:]
         usage = {f"llm.{k}": float(v) for k, v in client.usage.counters.items()}
-    found = _scored(data["name"], answers, None, test, schema, form, [], dropped)
+    usage |= {"shortened": float(shortened), "unanswered": float(len(too_long))}
+    recorded = {path.name: path.read_text(encoding="utf-8") for path in work.glob("*.completions.jsonl")}
+    found = _scored(data["name"], answers, None, test, schema, form, [], dropped, recorded)
     shutil.rmtree(work, ignore_errors=True)
     return ExtractorArtifact(**{**found, "counts": {**found["counts"], **usage}})
 
@@ -241,8 +246,9 @@ def _write_all(whole: Any, test: Any, tokenizer: Any, words: Any, form: Any, sch
 
 
 def _scored(
-    name: str, answers: list[str], nats: Any, test: Any, schema: Any, form: str, history: Any, dropped: int
-) -> ExtractorArtifact:
+    name: str, answers: list[str], nats: Any, test: Any, schema: Any, form: str, history: Any, dropped: int,
+    recorded: dict[str, str] | None = None,
+) -> ExtractorArtifact:  # fmt: skip
     from paperflows.components.extraction.forms import FORMS
     from paperflows.components.extraction.scoring import locate
 
@@ -250,14 +256,16 @@ def _scored(
     located = [locate(r.records, sentence, schema) for r, sentence in zip(read, test, strict=True)]
     for one, r in zip(located, read, strict=True):
         one.counts.update(r.counts)
+        one.counts["read"] = len(r.records)
     lines = [
         {"text": s.text, "answer": a, **dict(one.counts)} for s, a, one in zip(test, answers, located, strict=True)
     ]
-    return _stored(name, located, nats, test, schema, lines, history, dropped)
+    texts = {"answers.jsonl": "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)}
+    return _stored(name, located, nats, test, schema, texts | (recorded or {}), history, dropped)
 
 
 def _stored(
-    name: str, located: Any, nats: Any, test: Any, schema: Any, lines: list[Any], history: Any, dropped: int
+    name: str, located: Any, nats: Any, test: Any, schema: Any, texts: dict[str, str], history: Any, dropped: int
 ) -> ExtractorArtifact:
     import numpy as np
     from safetensors.numpy import save_file
@@ -272,7 +280,7 @@ def _stored(
     bad = sum(one.counts["ill_formed"] + one.counts["truncated"] for one in located)
     rates = {
         "structural_errors": float(broken.mean()), "dropped": float(dropped),
-        "structural_errors_a_record": float(bad / max(1.0, bad + counts[:, 1].sum())),
+        "structural_errors_a_record": float(bad / max(1.0, bad + totals.get("read", 0))),
     }  # fmt: skip
     if nats is not None:
         records = counts[:, 2]
@@ -280,8 +288,8 @@ def _stored(
         rates["nats_a_record"] = float(nats.sum() / max(1.0, records.sum()))
     with new_artifact() as (folder, artifact):
         save_file(outputs, folder / OUTPUTS)
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        (folder / "answers.jsonl").write_text(text, encoding="utf-8")
+        for file, text in texts.items():
+            (folder / file).write_text(text, encoding="utf-8")
     return ExtractorArtifact(
         **artifact, f1=float(f1(np.zeros(1), counts)), counts={**{k: float(v) for k, v in totals.items()}, **rates},
         history=history,

@@ -30,7 +30,8 @@ def cached_task(
     files' names, sizes and times) and the code of its module's import closure.
 
     Args:
-        retries: how often to try again after an exception of `retry_on`, with exponential delay.
+        retries: how often to try again after an exception of `retry_on`, unless it says that it does not pass, with
+            exponential delay.
     """
 
     def wrap(function: Any) -> Any:
@@ -121,8 +122,8 @@ def _forget_if_damaged(record: Path) -> None:
 def _is(state: Any, kinds: tuple[type[Exception], ...]) -> bool:
     try:
         state.result()
-    except kinds:
-        return True
+    except kinds as error:
+        return bool(getattr(error, "passing", True))
     except Exception:
         return False
     return False

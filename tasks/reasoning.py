@@ -40,7 +40,9 @@ class ChoicesArtifact(Artifact):
 
 
 class AggregationArtifact(ChoicesArtifact):
-    """Also `trace.jsonl`, a line a question, and the counters of the judge."""
+    """Also `trace.jsonl`, a line a question, the judge's completions as they can be replayed where it is a language
+    model (`judge.completions.jsonl`), and its counters.
+    """
 
     counts: dict[str, float]
     examples: list[dict[str, Any]]
@@ -146,7 +148,8 @@ def aggregate_answers(
     ]
     table = np.array([[r, float(outcomes[i].sampled)] for i, r in enumerate(right)])
     trace = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    choices = _choices(dataset["name"], table, {"trace.jsonl": trace})
+    said = {path.name: path.read_text(encoding="utf-8") for path in work.glob("*.completions.jsonl")}
+    choices = _choices(dataset["name"], table, {"trace.jsonl": trace, **said})
     shutil.rmtree(work, ignore_errors=True)
     return AggregationArtifact(**choices, counts=counts, examples=_examples(lines))
 

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Protocol
 
 from paperflows.components.extraction.records import ENTITY_KEYS, RELATION_KEYS, Record, Schema
@@ -115,14 +116,16 @@ class Brackets:
         return f"<0> {' '.join(parts)} <1>\n" if parts else "<0> <1>\n"
 
     def read(self, text: str, schema: Schema) -> Read:
-        """Every innermost bracket (entities), or bracket in a bracket (relations); ill-formed is what is left over."""
+        """Every innermost bracket (entities), or bracket in a bracket (relations), of the first line and of those after
+        it that begin with one; ill-formed is each bracket that is left over, and what else is.
+        """
         found = Read()
-        line = _cut(text).split("\n")[0]
+        first, *others = _cut(text).strip().split("\n")
+        line = " ".join([first, *takewhile(lambda other: other.lstrip().startswith("<"), others)])[:LONGEST]
         body = r"((?:(?!<[015]>).)+?)"
-        inner = rf"<0>\s*{body}\s*<5>\s*{body}\s*<1>"
-        outer = (
-            rf"<0>\s*{body}\s*<5>\s*{body}\s*((?:<0>(?:(?!<[01]>).)*<1>\s*)+)(?:<1>)?" if schema.relations else inner
-        )
+        inner = rf"<0>\s*+{body}\s*+<5>\s*+{body}\s*+<1>"
+        several = r"((?:<0>(?:(?!<[01]>).)*+<1>\s*+)+)(?:<1>)?"
+        outer = rf"<0>\s*+{body}\s*+<5>\s*+{body}\s*+{several}" if schema.relations else inner
         for match in re.finditer(outer, line):
             kind, span = match[1].strip(), match[2].strip()
             if not schema.relations:
@@ -133,7 +136,8 @@ class Brackets:
             for relation, tail in tails:
                 tail_type, _, tail_text = tail.partition(" : ")
                 _keep(found, (relation, kind, span, tail_type, tail_text), RELATION_KEYS)
-        found.counts["ill_formed"] += int("".join(re.sub(outer, "", line).split()) != "<0><1>")
+        left = "".join(re.sub(outer, "", line).split())
+        found.counts["ill_formed"] += max(1, left.count("<0>") - 1) if left != "<0><1>" else 0
         return found
 
 

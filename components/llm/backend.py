@@ -34,9 +34,11 @@ class Backend(Protocol):
 
     Attributes:
         name: kind and place, part of the cache's key.
+        keyed_tags: tags of a request that decide its completions, part of that key too.
     """
 
     name: str
+    keyed_tags: tuple[str, ...]
 
     async def supports(self, field: str, request: Request) -> bool:
         """Whether a field is really honoured: n, seed, top_k, repetition_penalty, logprobs, json_schema."""

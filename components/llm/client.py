@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, stop_before_delay
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_any, stop_before_delay
 
 from paperflows.components.errors import ServiceError
 from paperflows.components.llm.backend import Backend, EndpointError, RequestError, TransientError, derived
@@ -13,7 +13,7 @@ from paperflows.components.llm.cache import CompletionCache
 from paperflows.components.llm.request import OPTIONAL_FIELDS, Completion, Request, UnsupportedField
 from paperflows.components.llm.usage import Usage
 
-ATTEMPTS, FIRST_ATTEMPTS = 8, 4
+ATTEMPTS, UNREACHED_ATTEMPTS = 8, 4
 DEADLINE = 600.0
 LONGEST_WAIT = 60.0
 Observer = Callable[[Request, list[Completion]], None]
@@ -47,13 +47,23 @@ class LLM:
         self._next_start = 0.0
         self._observers, self._sleep = tuple(observers), sleep
         self._flying: dict[str, asyncio.Future[None]] = {}
+        self._probing: dict[str, asyncio.Lock] = {}
         self._stopped: ServiceError | None = None
         self._answered = False
         self._runner = asyncio.Runner()
 
-    def run(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """`complete` for code that is not asynchronous; always call it from the same thread."""
-        return self._runner.run(self.complete(requests))
+    def run(self, requests: Sequence[Request], *, all_needed: bool = False) -> list[list[Completion]]:
+        """`complete` for code that is not asynchronous; always call it from the same thread.
+
+        Raises:
+            ServiceError: with `all_needed`, a request failed for good; the others are in the cache.
+        """
+        found = self._runner.run(self.complete(requests))
+        failed = [c.error for completions in found for c in completions if c.finish_reason == "error"]
+        if all_needed and failed:
+            number = sum(map(len, found))
+            raise ServiceError(f"{self.backend.name}: {len(failed)} of {number} completions failed: {failed[0]}")
+        return found
 
     def backend_supports(self, field: str, request: Request) -> bool:
         """`supports` for code that is not asynchronous."""
@@ -76,7 +86,8 @@ class LLM:
         """
         await self._check_fields(requests)
         self._stopped = None
-        keys = [[request.key(self.backend.name, i) for i in range(request.n)] for request in requests]
+        name, tags = self.backend.name, self.backend.keyed_tags
+        keys = [[request.key(name, i, tags=tags) for i in range(request.n)] for request in requests]
         known = self.cache.get([key for group in keys for key in group])
         self.usage.counters["cached"] += len(known)
 
@@ -103,19 +114,20 @@ class LLM:
                     raise UnsupportedField(f"{self.backend.name} does not honour {field} for model {request.model!r}")
 
     async def supports(self, field: str, request: Request) -> bool:
-        """Whether the backend honours a field, by its own word or a probe remembered for a day."""
+        """Whether the backend honours a field, by its own word or one probe that is remembered for a day."""
         key = f"{self.backend.name}\n{request.model}\n{field}"
-        known = self.cache.probe(key)
-        if known is not None:
-            return known
-        try:
-            async for attempt in self._attempts():
-                with attempt:
-                    known = await self.backend.supports(field, request)
-        except TransientError as error:
-            raise EndpointError(f"{self.backend.name} cannot be reached: {error.reason}") from error
-        self.cache.remember_probe(key, bool(known))
-        return bool(known)
+        async with self._probing.setdefault(key, asyncio.Lock()):
+            known = self.cache.probe(key)
+            if known is not None:
+                return known
+            try:
+                async for attempt in self._attempts():
+                    with attempt:
+                        known = await self.backend.supports(field, request)
+            except TransientError as error:
+                raise EndpointError(f"{self.backend.name} cannot be reached: {error.reason}") from error
+            self.cache.remember_probe(key, bool(known))
+            return bool(known)
 
     async def _fill(self, request: Request, keys: list[str], known: dict[str, Completion]) -> list[Completion]:
         missing = [i for i, key in enumerate(keys) if key not in known]
@@ -179,15 +191,19 @@ class LLM:
         return done
 
     def _attempts(self) -> AsyncRetrying:
-        """Fewer while nothing was ever answered: a wrong address should be said soon."""
-        attempts = ATTEMPTS if self._answered else FIRST_ATTEMPTS
         return AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
-            stop=stop_after_attempt(attempts) | stop_before_delay(DEADLINE),
+            stop=stop_any(self._enough, stop_before_delay(DEADLINE)),
             wait=_wait,
             sleep=self._sleep,
             reraise=True,
         )
+
+    def _enough(self, state: RetryCallState) -> bool:
+        """Fewer attempts at an address where nobody ever listened: a wrong one should be said soon."""
+        error = state.outcome.exception() if state.outcome else None
+        unreached = isinstance(error, TransientError) and error.unreachable and not self._answered
+        return state.attempt_number >= (UNREACHED_ATTEMPTS if unreached else ATTEMPTS)
 
     async def _with_retries(self, request: Request, first: int) -> list[Completion]:
         async for attempt in self._attempts():
@@ -204,13 +220,14 @@ class LLM:
         started = time.perf_counter()
         try:
             replies = await self.backend.send(request, first)
+            seconds = round(time.perf_counter() - started, 4)
+            replies = [reply.model_copy(update={"seconds": seconds}) for reply in replies]
             if len(replies) != request.n:
                 raise TransientError(f"{len(replies)} choices instead of {request.n}")
         finally:
             self.usage.settle(reservation, request, replies)
         self._answered = True
-        seconds = time.perf_counter() - started
-        return [reply.model_copy(update={"seconds": round(seconds, 4)}) for reply in replies]
+        return replies
 
     async def _pace(self) -> None:
         if self._interval:

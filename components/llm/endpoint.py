@@ -20,6 +20,8 @@ class Endpoint:
         timeout: seconds for one request.
     """
 
+    keyed_tags: tuple[str, ...] = ()
+
     def __init__(self, *, base_url: str | None, api_key: str | None, timeout: float = 120.0) -> None:
         from openai import AsyncOpenAI
 
@@ -110,17 +112,20 @@ class Endpoint:
             raise TransientError("a reply without choices" if hasattr(reply, "choices") else "a reply that is not JSON")
         usage = getattr(reply, "usage", None)
         found = []
+        spent_in, spent_out = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
+        chat = request.messages is not None
         for choice in choices:
-            chat = request.messages is not None
-            text = (choice.message.content if chat else choice.text) or ""
+            if chat and getattr(choice, "message", None) is None:
+                raise TransientError("a choice without a message")
+            text = _whole((choice.message.content if chat else choice.text) or "")
             tokens, logprobs = _logprobs(choice, chat)
             found.append(
                 Completion(
                     text=text,
                     finish_reason=REASONS.get(choice.finish_reason, "stop"),
-                    prompt_tokens=usage.prompt_tokens if usage else estimate_tokens(request.text),
-                    completion_tokens=round(usage.completion_tokens / len(choices)) if usage else estimate_tokens(text),
-                    estimated=usage is None,
+                    prompt_tokens=estimate_tokens(request.text) if spent_in is None else spent_in,
+                    completion_tokens=estimate_tokens(text) if spent_out is None else round(spent_out / len(choices)),
+                    estimated=spent_in is None or spent_out is None,
                     tokens=tokens,
                     logprobs=logprobs,
                     model=getattr(reply, "model", "") or "",
@@ -153,14 +158,19 @@ def _retry_after(headers: Any) -> float | None:
     return None
 
 
+def _whole(text: str) -> str:
+    """The text with half characters, which no encoding holds, replaced as a decoder would."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _logprobs(choice: Any, chat: bool) -> tuple[tuple[str, ...] | None, tuple[float, ...] | None]:
     found = getattr(choice, "logprobs", None)
     if not found:
         return None, None
     if chat:
         content = found.content or []
-        return tuple(t.token for t in content), tuple(t.logprob for t in content)
-    return tuple(found.tokens or ()), tuple(found.token_logprobs or ())
+        return tuple(_whole(t.token) for t in content), tuple(t.logprob for t in content)
+    return tuple(map(_whole, found.tokens or ())), tuple(found.token_logprobs or ())
 
 
 def _texts(completions: list[Completion]) -> list[str]:

@@ -28,6 +28,8 @@ class LocalModel:
         token_budget: padded tokens generated together, prompt and completion; default 16,384 on CPU, 262,144 on a GPU.
     """
 
+    keyed_tags: tuple[str, ...] = ()
+
     def __init__(self, model: str, *, device: str = "auto", token_budget: int | None = None) -> None:
         from transformers import AutoModelForCausalLM
 

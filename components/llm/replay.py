@@ -1,5 +1,6 @@
 """Recorded completions, offline: by request (made by a run of ours) or by item (public chains)."""
 
+import hashlib
 import random
 from collections import defaultdict
 from pathlib import Path
@@ -28,15 +29,18 @@ class Replay:
 
     A record is either {"request", "sample", "completion"} as `recording.Recorder` writes it, found by the request; or
     {"item", "text"} with any of style, temperature, model, found by the tag `item` of a request and its tags of these
-    names. Other fields, such as the right answer, are never served. Item records hold no token counts: they are
+    names, where no record is of the request itself. Other fields, such as the right answer, are never served. Item records hold no token counts: they are
     estimated (one token per four bytes) and marked so.
 
     Args:
         seed: permutes each item's records; None keeps the file's order.
     """
 
+    keyed_tags: tuple[str, ...] = ("item", *FILTERS)
+
     def __init__(self, path: Path, *, seed: int | None = None) -> None:
-        self.name = f"replay {path}"
+        with Path(path).open("rb") as file:
+            self.name = f"replay {hashlib.file_digest(file, 'sha256').hexdigest()} {seed}"
         self._seed = seed
         self._by_request: dict[str, dict[int, Completion]] = defaultdict(dict)
         self._by_item: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -64,8 +68,8 @@ class Replay:
             ReplayExhausted: there are too few records.
         """
         item = request.tags.get("item")
-        if item is None:
-            recorded = self._by_request.get(canonical_hash(_without_seed(request.identity())), {})
+        recorded = self._by_request.get(canonical_hash(_without_seed(request.identity())), {})
+        if recorded or item is None or not self._by_item:
             wanted = range(first, first + request.n)
             if any(i not in recorded for i in wanted):
                 raise ReplayExhausted(request.text[:60], wanted.stop, len(recorded))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -20,6 +20,8 @@ class UnsupportedField(InputError):
 
 class BudgetExceeded(ServiceError):
     """A limit on requests, tokens or cost was reached; what was done so far is in the cache."""
+
+    passing = False
 
 
 class Message(BaseModel):
@@ -79,9 +81,10 @@ class Request(BaseModel):
         """What determines a completion, apart from the backend: every field but `n` and `tags`."""
         return self.model_dump(mode="json", exclude={"n", "tags"})
 
-    def key(self, backend: str, sample: int) -> str:
-        """SHA-256 of the canonical JSON of backend, request and sample index."""
-        return canonical_hash({"backend": backend, "request": self.identity(), "sample": sample})
+    def key(self, backend: str, sample: int, *, tags: Sequence[str] = ()) -> str:
+        """SHA-256 of the canonical JSON of backend, request, sample index and those of its `tags` that the backend reads."""
+        read = {"tags": {name: self.tags[name] for name in tags if name in self.tags}} if tags else {}
+        return canonical_hash({"backend": backend, "request": self.identity(), "sample": sample, **read})
 
 
 class Completion(BaseModel):

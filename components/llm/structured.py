@@ -12,13 +12,16 @@ from paperflows.components.llm.request import Completion, Message, Request
 T = TypeVar("T", bound=BaseModel)
 
 
-def ask(llm: LLM, requests: Sequence[Request], form: type[T], *, again: int = 2) -> list[T | None]:
+def ask(
+    llm: LLM, requests: Sequence[Request], form: type[T], *, again: int = 2, all_needed: bool = False
+) -> list[T | None]:
     """Each request's reply as `form`; None where no reply could be read after `again` further tries.
 
     A further try shows the model its reply and the error. Failures are counted as `parse_failures`; nothing is guessed.
 
     Args:
         requests: with messages and n = 1.
+        all_needed: a request that fails for good is an error (`LLM.run`), not a None.
     """
     if not requests:
         return []
@@ -27,7 +30,7 @@ def ask(llm: LLM, requests: Sequence[Request], form: type[T], *, again: int = 2)
     todo = {i: r.model_copy(update={"response_schema": schema if honoured else None}) for i, r in enumerate(requests)}
     found: list[T | None] = [None] * len(requests)
     for attempt in range(again + 1):
-        replies = llm.run(list(todo.values()))
+        replies = llm.run(list(todo.values()), all_needed=all_needed)
         failed: dict[int, Request] = {}
         for (i, request), (reply,) in zip(todo.items(), replies, strict=True):
             value, problem = parse(reply, form)

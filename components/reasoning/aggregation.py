@@ -97,7 +97,7 @@ def aggregate(question: int, settings: Settings, *, seed: int) -> Steps:
     """The whole procedure for one question; yields lists of asks and is sent their replies in order.
 
     A score that could not be read is None: its chain counts as unscored. Where no chain of any answer reaches the
-    threshold the majority decides, and `ended` says so.
+    threshold the majority decides, where no comparison could be read the local scores, and `ended` says so.
     """
     s, out = settings, Outcome()
     order = random.Random(f"{seed}\0{question}")
@@ -127,11 +127,13 @@ def aggregate(question: int, settings: Settings, *, seed: int) -> Steps:
                 return out
         elif top != before:
             totals = {a: sum(local[n] for n in numbers) / len(numbers) for a, numbers in top.items()}
-            if s.compare and len(top) > 1:
-                totals = yield from _compare(_rounds(question, top, chains, s, order), out)
+            compared = yield from _compare(question, top, chains, s, order, out)
+            totals = compared or totals
             ranked = sorted(totals, key=lambda a: -totals[a])
             lead = totals[ranked[0]] - (totals[ranked[1]] if len(ranked) > 1 else 0.0)
             out.answer, out.margin, out.ended = ranked[0], lead, "margin" if lead >= s.margin else "all chains"
+            if compared is None:
+                out.ended += ", no comparison was read"
             out.trace.append({"sampled": len(chains), "representatives": top, "scores": totals, "margin": lead})
         if (out.margin is not None and out.margin >= s.margin) or len(chains) >= s.most:
             return out
@@ -180,8 +182,16 @@ def _score_locally(asks: list[Local], local: dict[int, float], out: Outcome) -> 
                 local[chain.number] = score
 
 
-def _compare(rounds: list[Compare], out: Outcome) -> Generator[list[Any], Any, dict[str, float]]:
-    """Mean score of each answer over the rounds in which it could be read; 0 where in none."""
+def _compare(
+    question: int, top: dict[str, list[int]], chains: list[Chain], s: Settings, order: random.Random, out: Outcome
+) -> Generator[list[Any], Any, dict[str, float] | None]:
+    """Mean score of each answer over the rounds in which it could be read; 0 where in none, None where none was read.
+
+    Nothing, and nothing is asked, where there is nothing to compare.
+    """
+    if not s.compare or len(top) == 1:
+        return {}
+    rounds = _rounds(question, top, chains, s, order)
     out.compare_calls += len(rounds)
     found: dict[str, list[float]] = {str(chain.answer): [] for chain in rounds[0].chains}
     for ask, scores in zip(rounds, (yield rounds), strict=True):
@@ -189,6 +199,8 @@ def _compare(rounds: list[Compare], out: Outcome) -> Generator[list[Any], Any, d
             out.unread += score is None
             if score is not None:
                 found[str(chain.answer)].append(score)
+    if not any(found.values()):
+        return None
     return {answer: sum(read) / max(1, len(read)) for answer, read in found.items()}
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 LONGEST = 80  # characters of an expression
 LARGEST = 1e15
-_EQUATION = re.compile(
-    r"((?:[\d.,$%()+\-−–*/×x÷]|\s)*\d(?:[\d.,$%)]|\s)*)=\s*[$€£]?\s*([-−]?\d[\d,]*(?:\.\d+)?)\s*(%?)"
-)
+_RIGHT = re.compile(r"=\s*[$€£]?\s*([-−]?\d[\d,]*(?:\.\d+)?)\s*(%?)")
+_LEFT = re.compile(r"[\d.,$%()+\-−–*/×x÷\s]")
+_AFTER_A_DIGIT = re.compile(r"[.,$%)\s]")
 _SIGNS = str.maketrans({"×": "*", "x": "*", "÷": "/", "−": "-", "–": "-", "$": " ", ",": ""})
 
 
@@ -33,15 +33,27 @@ class Equation:
 
 def equations(text: str) -> list[Equation]:
     """All statements of the form "expression = number" with at least one operation on the left."""
-    found = []
-    for match in _EQUATION.finditer(text):
-        left = match[1].translate(_SIGNS).replace("%", "/100").strip()
+    found, end = [], 0
+    for match in _RIGHT.finditer(text):
+        last = _back(text, match.start(), end, _AFTER_A_DIGIT)
+        if last == end or not text[last - 1].isdecimal():
+            continue
+        left = text[_back(text, last, end, _LEFT) : match.start()]
+        end = match.end()
+        left = left.translate(_SIGNS).replace("%", "/100").strip()
         left = left.lstrip("=)*/ .").strip()
         if not re.search(r"\d\)?\s*[-+*/]\s*\(?\s*[\d.]", left):
             continue
-        stated = float(match[2].replace(",", "").replace("−", "-")) / (100 if match[3] else 1)
+        stated = float(match[1].replace(",", "").replace("−", "-")) / (100 if match[2] else 1)
         found.append(Equation(left, evaluate(left), stated))
     return found
+
+
+def _back(text: str, place: int, first: int, allowed: re.Pattern[str]) -> int:
+    """From `place` back over allowed characters, to `first` at most: a pattern that starts anywhere would try all."""
+    while place > first and allowed.match(text[place - 1]):
+        place -= 1
+    return place
 
 
 def evaluate(expression: str) -> float | None:

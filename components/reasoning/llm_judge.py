@@ -35,7 +35,8 @@ class Reply(BaseModel):
 class LLMJudge:
     """Scores chains of an answer (`local`) and chains of different answers (`compare`), 0 to 10.
 
-    A chain that the reply leaves out or names twice has no score; nothing is guessed.
+    A chain that the reply leaves out or names twice has no score; nothing is guessed. A request that fails for good
+    ends the run (`LLM.run`).
     """
 
     def __init__(self, llm: LLM, *, model: str, questions: Sequence[str]) -> None:
@@ -61,18 +62,22 @@ class LLMJudge:
             )
             requests.append(
                 Request(
-                    model=self._model, messages=(Message(role="user", content=text),), temperature=0.0, max_tokens=1200,
-                    prompt_hash=digest, tags={"stage": name, "item": str(one.question)},
+                    model=self._model, messages=(Message(role="user", content=text),), temperature=0.0,
+                    max_tokens=max(1200, 200 + 100 * len(one.chains)), prompt_hash=digest,
+                    tags={"stage": name, "item": str(one.question)},
                 )
             )  # fmt: skip
-        replies = ask(self._llm, requests, Reply, again=4)
+        replies = ask(self._llm, requests, Reply, again=4, all_needed=True)
         return [_read(reply, len(one.chains)) for reply, one in zip(replies, asks, strict=True)]
 
 
 def llm_sampler(
     llm: LLM, *, model: str, questions: Sequence[str], kind: AnswerKind, temperature: float
 ) -> Callable[[Sequence[Sample]], list[list[Chain]]]:
-    """`sample` for `aggregation.run_all`: samples are remembered by number, so that more asks only for what is new."""
+    """`sample` for `aggregation.run_all`: samples are remembered by number, so that more asks only for what is new.
+
+    A request that fails for good ends the run (`LLM.run`): an empty chain would be an answer.
+    """
 
     def sample(asks: Sequence[Sample]) -> list[list[Chain]]:
         requests = []
@@ -87,7 +92,7 @@ def llm_sampler(
             )  # fmt: skip
         return [
             [Chain(i, reply.text, extract(reply.text, kind)) for i, reply in enumerate(replies)][one.first :]
-            for one, replies in zip(asks, llm.run(requests), strict=True)
+            for one, replies in zip(asks, llm.run(requests, all_needed=True), strict=True)
         ]
 
     return sample

@@ -70,6 +70,8 @@ def out_of_fold(
         method: "trees" classifies chains (gradient boosting); "pairwise" ranks right chains above wrong ones of the
             same question (logistic regression on differences of features).
         share: of the training questions used, for learning curves.
+
+    Where all chains to learn from are right, or none (pairwise: in each question), those of the fold score alike.
     """
     random = np.random.default_rng(seed)
     owner = np.repeat(np.arange(len(questions)), [len(q.chains) for q in questions])
@@ -82,15 +84,20 @@ def out_of_fold(
         if share < 1:
             training = random.choice(training, max(2, round(share * len(training))), replace=False)
         learn, held = np.isin(owner, training), fold[owner] == number
+        if method == "trees" and len(np.unique(right[learn])) < 2:
+            scores[held] = right[learn].mean() if learn.any() else 0.5
+            continue
         fit = _fit_trees if method == "trees" else _fit_pairs
         scores[held] = fit(inputs[learn], right[learn], owner[learn], seed)(inputs[held])
     return scores
 
 
-def auc(scores: Array, right: NDArray[np.bool_]) -> float:
-    """Probability that a right chain scores above a wrong one, over all chains."""
+def auc(scores: Array, right: NDArray[np.bool_]) -> float | None:
+    """Probability that a right chain scores above a wrong one, over all chains; None where all are right, or none."""
     from sklearn.metrics import roc_auc_score
 
+    if right.all() or not right.any():
+        return None
     return float(roc_auc_score(right, scores))
 
 
@@ -128,6 +135,8 @@ def _fit_pairs(x: Array, y: NDArray[np.bool_], owner: NDArray[np.int64], seed: i
             pairs = min(20, len(rights) * len(wrongs))
             good.append(random.choice(rights, pairs))
             bad.append(random.choice(wrongs, pairs))
+    if not good:
+        return lambda rows: np.zeros(len(rows))
     difference = z[np.concatenate(good)] - z[np.concatenate(bad)]
     sign = random.random(len(difference)) < 0.5
     model = LogisticRegression(fit_intercept=False, C=0.1, max_iter=500)

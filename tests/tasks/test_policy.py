@@ -12,6 +12,8 @@ from paperflows.tasks.environment import prepare
 prepare()
 from pathlib import Path
 from prefect import flow
+from paperflows.components.errors import ServiceError
+from paperflows.components.llm.request import BudgetExceeded
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import new_artifact, open_artifact
 CALLS = Path("calls.txt")
@@ -32,9 +34,11 @@ def length(source: dict, factor: int = 1):
 def model():
     return object()
 
-@cached_task(name="flaky", retries=2, retry_on=(OSError,))
+@cached_task(name="flaky", retries=2, retry_on=(OSError, ServiceError))
 def flaky(kind: str):
     CALLS.open("a").write(f"flaky {kind}\\n")
+    if kind == "budget":
+        raise BudgetExceeded("max_requests = 7 reached")
     if kind == "value":
         raise ValueError("bad input")
     if CALLS.read_text().count(f"flaky {kind}") < 3:
@@ -114,5 +118,6 @@ def test_only_what_can_pass_is_tried_again(folder):
     program = "return flaky('os')"
     done, calls = run(folder, program)
     assert "RESULT 1" in done.stdout and calls == ["flaky os"] * 3
-    done, calls = run(folder, "return flaky('value')")
-    assert done.returncode != 0 and calls == ["flaky value"]
+    for never in ("value", "budget"):
+        done, calls = run(folder, f"return flaky('{never}')")
+        assert done.returncode != 0 and calls == [f"flaky {never}"]

@@ -1,6 +1,7 @@
 """Writing and reading back, on hand-worked cases, for any records, and for any text at all."""
 
 import json
+import time
 from random import Random
 
 import pytest
@@ -46,6 +47,26 @@ def test_brackets():
 ])  # fmt: skip
 def test_brackets_are_broken_by_whatever_is_left_over(text):
     assert FORMS["sel"].read(text, NER).counts["ill_formed"] == 1
+
+
+def test_each_broken_bracket_counts_as_each_broken_line_of_code_does():
+    broken = " ".join(["<0> person Ann <1>"] * 5)
+    assert FORMS["sel"].read(f"<0> {broken} <1>", NER).counts["ill_formed"] == 5
+    assert FORMS["code"].read("\tentity_list.append(Ann)\n" * 5, NER).counts["ill_formed"] == 5
+
+
+def test_brackets_may_begin_late_and_go_on_over_lines():
+    ann, oslo = ({"text": "Ann Lee", "type": "person"}, {"text": "Oslo", "type": "location"})
+    read = FORMS["sel"].read("\n<0> <0> person <5> Ann Lee <1>\n<0> location <5> Oslo <1> <1>\nThe text is : ", NER)
+    assert read.records == [ann, oslo] and not +read.counts
+
+
+@pytest.mark.parametrize("text", ["<0>" + " " * 5000, "<0> a" + " " * 5000 + "b", "<0> <5>" * 1000, "<0> a <5> b " * 500])
+def test_a_degenerate_answer_is_read_at_once(text):
+    started = time.process_time()
+    for schema in (NER, RE):
+        FORMS["sel"].read(text, schema)
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("text", ["# blah blah prose", "\treturn x", "print(1)\n"])

@@ -95,6 +95,57 @@ def test_server_that_always_fails_gives_up_after_eight(client, server):
     assert server.per_text["q"] == 8
 
 
+def test_a_server_that_is_still_starting_is_waited_for(client, server):
+    server.script = [status(503)] * 6
+    ((answer,),) = client().run([ask_for("q")])
+    assert answer.text == "echo q" and server.per_text["q"] == 7
+
+
+def test_what_all_need_is_an_error_where_one_fails(client, server):
+    server.script = [lambda body: status(400) if body["messages"][-1]["content"] == "bad" else None] * 2
+    llm = client(concurrency=1)
+    with pytest.raises(ServiceError, match="1 of 2 completions failed: HTTP 400"):
+        llm.run([ask_for("good"), ask_for("bad")], all_needed=True)
+    server.script = []
+    llm.run([ask_for("good"), ask_for("bad")], all_needed=True)
+    assert server.per_text["good"] == 1, "what was answered is remembered"
+
+
+@pytest.mark.parametrize(
+    ("change", "text", "estimated"),
+    [
+        (lambda r: r["usage"].pop("completion_tokens"), "echo q", True),
+        (lambda r: r["usage"].update(prompt_tokens=None), "echo q", True),
+        (lambda r: r.pop("usage"), "echo q", True),
+        (lambda r: r["choices"][0]["message"].update(content="half \ud83d of one"), "half \ufffd of one", False),
+    ],
+    ids=["no completion tokens", "null prompt tokens", "no usage", "half a character"],
+)
+def test_unusual_replies_are_read(client, server, change, text, estimated):
+    def unusual(body):
+        reply = server.good(body, "q", True)
+        change(reply)
+        return Response(json.dumps(reply), media_type="application/json")
+
+    server.script = [unusual]
+    ((answer,),) = client().run([ask_for("q")])
+    assert (answer.text, answer.estimated) == (text, estimated)
+    assert answer.prompt_tokens > 0 and answer.completion_tokens > 0
+
+
+def test_a_choice_without_a_message_is_asked_for_again(client, server):
+    bad = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [{"index": 0}]}
+    server.script = [JSONResponse(bad)]
+    assert client().run([ask_for("q")])[0][0].text == "echo q" and server.per_text["q"] == 2
+
+
+def test_seconds_are_counted(client, server):
+    server.delay = 0.05
+    llm = client()
+    llm.run([ask_for("q")])
+    assert 0.05 <= llm.usage.counters["seconds"] < 5
+
+
 def test_nobody_listening_is_one_clear_error(client, server):
     llm = client(base_url="http://127.0.0.1:9/v1")
     with pytest.raises(ServiceError, match=r"127\.0\.0\.1:9/v1 cannot be reached"):
@@ -154,6 +205,12 @@ def test_a_field_the_server_ignores_is_refused_before_sending(client, server):
     server.honours["logprobs"] = True
     (answer,) = client(cache="b.sqlite").run([ask_for("q", logprobs=0)])[0]
     assert answer.logprobs == (-0.5,) and answer.tokens == ("echo",)
+
+
+def test_requests_at_once_probe_once(client, server):
+    server.delay = 0.02
+    client(concurrency=4).run([ask_for(f"q{i}", n=3) for i in range(50)])
+    assert server.per_text["Count from 1 to 5."] == 1
 
 
 def test_probe_is_remembered(client, server):

@@ -47,6 +47,29 @@ def test_items_in_order_with_filters_and_without_gold(chains, tmp_path):
     llm.close()
 
 
+def test_the_same_words_for_other_items_or_styles_are_other_completions(chains, tmp_path):
+    with chains.open("a") as file:
+        file.write('{"item": "q2", "style": "cot", "text": "of q2"}\n')
+    llm = replay(chains, tmp_path)
+    tags = [{"item": "q1", "style": "cot"}, {"item": "q1", "style": "plain"}, {"item": "q2", "style": "cot"}]
+    found = llm.run([ask_for("the same", tags=t) for t in tags])
+    assert [c.text for (c,) in found] == ["cot chain 0", "plain chain 0", "of q2"]
+    llm.close()
+    chains.write_text('{"item": "q1", "style": "cot", "text": "another file"}\n')
+    llm = replay(chains, tmp_path)
+    assert llm.run([ask_for("the same", tags=tags[0])])[0][0].text == "another file"
+    llm.close()
+
+
+def test_a_recording_of_tagged_requests_is_found_by_request(client, server, tmp_path):
+    path = tmp_path / "record.jsonl"
+    requests = [ask_for(f"q{i}", tags={"stage": "sample", "item": str(i)}) for i in range(3)]
+    client(observers=[Recorder(path)]).run(requests)
+    again = replay(path, tmp_path)
+    assert [c.text for (c,) in again.run(requests)] == ["echo q0", "echo q1", "echo q2"]
+    again.close()
+
+
 def test_exhaustion_says_how_many(chains, tmp_path):
     llm = replay(chains, tmp_path)
     with pytest.raises(ReplayExhausted) as raised:

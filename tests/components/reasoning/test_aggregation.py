@@ -76,6 +76,19 @@ def test_no_chain_reaches_the_threshold():
     assert outcome.answer == "b" and outcome.ended.startswith("majority")
 
 
+def test_local_scores_decide_where_no_comparison_can_be_read():
+    def compare(asks):
+        return [[None] * len(ask.chains) for ask in asks]
+
+    answers = ["a", *["b"] * 5]
+    chains = [Chain(i, f"chain {i}", answer) for i, answer in enumerate(answers)]
+    outcome = run_all(
+        [0], Settings(first=6, most=6), seed=0, sample=lambda asks: [chains],
+        local=lambda asks: [[10.0 if c.answer == "b" else 8.0 for c in ask.chains] for ask in asks], compare=compare,
+    )[0]  # fmt: skip
+    assert outcome.answer == "b" and outcome.ended.endswith("no comparison was read") and outcome.unread == 6
+
+
 def test_unread_scores_are_counted_and_their_chains_left_out():
     outcome, _ = run(["a", "b", "b"], {0: 9, 1: None, 2: None}, first=3, most=3)
     assert outcome.answer == "a" and outcome.unread == 2

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,13 @@ def test_equations_are_recomputed():
         ("9 *  2", True), ("16 - 3 - 4", False), ("50/100 * 30", True), ("1000 / 3", True),
     ]  # fmt: skip
     assert equations("x = 5, and 12 = 12") == []
+
+
+@pytest.mark.parametrize("text", ["1" * 20_000, "1 " * 10_000, "1=" * 5000, ". " * 10_000 + "(= 5"])
+def test_a_degenerate_chain_is_read_at_once(text):
+    started = time.process_time()
+    equations(text)
+    assert time.process_time() - started < 2, "a pattern that starts anywhere takes half a minute"
 
 
 @pytest.mark.parametrize(

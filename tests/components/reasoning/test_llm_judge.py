@@ -6,11 +6,12 @@ from collections import Counter
 
 import pytest
 
+from paperflows.components.errors import ServiceError
 from paperflows.components.llm.backends import LLMSettings, open_llm
 from paperflows.components.reasoning.aggregation import Settings, run_all
 from paperflows.components.reasoning.llm_judge import LLMJudge, llm_sampler
 
-from ..llm.conftest import FaultServer
+from ..llm.conftest import FaultServer, status
 
 QUESTIONS = ["How much are 2 and 3?", "How much are 4 and 4?"]
 
@@ -108,6 +109,20 @@ def test_replies_that_cannot_be_read_are_asked_for_again_and_counted(server, llm
     outcomes = aggregate(client, first=2, most=2)
     assert all(o.unread == 2 and o.ended.startswith("majority") for o in outcomes.values())
     assert client.usage.counters["parse_failures"] == 4 * 5
+    client.close()
+
+
+@pytest.mark.parametrize("stage", ["Solution 1", "q"])
+def test_a_request_that_fails_ends_the_run(server, llm, stage):
+    def refuse(body):
+        text = body["messages"][0]["content"]
+        return status(400) if stage == "q" or stage in text else None
+
+    server.reply = Model()
+    server.script = [refuse] * 50
+    client = llm()
+    with pytest.raises(ServiceError, match=r"completions failed: HTTP 400"):
+        aggregate(client, first=4, most=4)
     client.close()
 
 

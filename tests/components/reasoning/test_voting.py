@@ -63,6 +63,16 @@ def test_a_verifier_learns_that_wrong_sums_are_wrong(method):
 
 
 @pytest.mark.parametrize("method", ["trees", "pairwise"])
+@pytest.mark.parametrize("answer", [True, False])
+def test_chains_that_are_all_right_or_all_wrong_score_alike(method, answer):
+    asked = questions(count=8)
+    x = np.array([features(q.text, c.text, c.answer) for q in asked for c in q.chains])
+    truth = np.full(len(x), answer)
+    scores = out_of_fold(asked, x, truth, method=method, folds=2, seed=0)
+    assert len(set(scores.tolist())) == 1 and auc(scores, truth) is None
+
+
+@pytest.mark.parametrize("method", ["trees", "pairwise"])
 def test_no_chain_is_judged_by_a_model_that_saw_its_question(method):
     asked = questions(count=12)
     x = np.array([features(q.text, c.text, c.answer) for q in asked for c in q.chains])
