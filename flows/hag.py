@@ -1,9 +1,13 @@
 """HAG: can a language model choose its own decoding configuration? (Wang et al., 2024).
 
 Inputs of several families want different decoding: sums want greedy, continuations want sampling. For inputs of
-validation every configuration worth trying is tried; the model is then taught to write the best one as its first words
-and to answer as before. On test it writes its settings, the decoder is set to them, and it answers; beside it the same
-weights answer under fixed, random and otherwise chosen configurations.
+validation every configuration worth trying is tried; the model is then taught to write the best one and to answer when
+it is told one. On test it writes its settings, the decoder is set to them, and it reads them and answers; beside it the
+same weights answer under fixed, random and otherwise chosen configurations, which they are told in the same way.
+
+The paper searches one setting after another for every input. Here each family is searched so on a few inputs, and all
+configurations kept of it are tried on every input: an input's score is pulled to its configuration's mean over the
+family, and methods are compared by such means, so that every input needs a score under the same configurations.
 """
 
 from statistics import fmean
@@ -152,17 +156,17 @@ def hag(params: Hag) -> dict[str, Any]:
         walked = {name: future.result() for name, future in walks.items()}
         configurations = choose_configurations(walked, s.keep)
 
-        def search(split: str, model: Any, inputs: int, samples: int, seed: int) -> list[Any]:
+        def search(split: str, model: Any, inputs: int, samples: int, seed: int, *, told: bool) -> list[Any]:
             swept = [
                 sweep.submit(
                     params.model, model, f, kind, split, configurations, grid, inputs, samples, params.longest, seed,
-                    device,
+                    device, told,
                 )
                 for f, kind in zip(families, kinds, strict=True)
             ]  # fmt: skip
             return [future.result() for future in swept]
 
-        searched = search("validation", stored, s.inputs, s.samples, params.seeds[0] + 1000)
+        searched = search("validation", stored, s.inputs, s.samples, params.seeds[0] + 1000, told=False)
         labels = [
             label_inputs(f, scores, configurations, s.shrinkage, s.keep_flat)
             for f, scores in zip(families, searched, strict=True)
@@ -188,7 +192,7 @@ def hag(params: Hag) -> dict[str, Any]:
             )
             for model, seed in zip(tuned, params.seeds, strict=True)
         ]  # fmt: skip
-        tested = search("test", tuned[0], params.evaluated, 2 * params.samples, params.seeds[0] + 2000)
+        tested = search("test", tuned[0], params.evaluated, 2 * params.samples, params.seeds[0] + 2000, told=True)
         oracle = best_by_input(families, tested, labels)
         recorded = []
         if wanted.recorded:
@@ -285,7 +289,10 @@ def describe(
     same = len({c[0] for c in best}) == 1
     found.notes = [
         f"{len(configurations)} configurations were tried on every validation input; the best single one is "
-        f"{_said(fixed['global'][0])}. Every method answers with the same tuned weights and the same random numbers.",
+        f"{_said(fixed['global'][0])}. Every method answers with the same tuned weights and the same random numbers, "
+        "and the settings stand in the prompt whoever chose them.",
+        "The settings of an input are searched among these configurations, not one after another anew as in the paper; "
+        "they are chosen on half of its samples and kept if they beat the family's best on the other half.",
         "Scores are normalised by the range of the families' mean scores over those configurations on validation; "
         "`raw` metrics are not. `oracle` chooses on half of the samples and scores on the other half.",
     ]

@@ -113,7 +113,7 @@ def prune_grid(
     from paperflows.components.decoding.pruning import walk
 
     check_grid(grid)
-    answer = answerer(model, stored, grid, family, kind, "validation", inputs, longest, device)
+    answer = answerer(model, stored, grid, family, kind, "validation", inputs, longest, device, told=False)
     with progress(f"prune the grid for {family['name']}"):
         seen = walk(lambda some: answer(list(some), samples, 0).mean((0, 2)).tolist(), grid, Configuration())
     return [{"configuration": list(values_of(c)), "score": float(score)} for c, score in seen.items()]
@@ -134,12 +134,16 @@ def choose_configurations(walks: dict[str, list[dict[str, Any]]], keep: int) -> 
 def sweep(
     model: str, stored: Artifact | None, family: FamilyArtifact, kind: str, split: str,
     configurations: list[list[float]], grid: dict[str, list[float]], inputs: int, samples: int, longest: int, seed: int,
-    device: str,
+    device: str, told: bool,
 ) -> Artifact:  # fmt: skip
-    """Scores (N, C, M) of the first `inputs` of a split: every configuration, `samples` outputs each."""
+    """Scores (N, C, M) of the first `inputs` of a split: every configuration, `samples` outputs each.
+
+    Args:
+        told: whether the settings stand in the input; a model that was not tuned does not know their words.
+    """
     from safetensors.numpy import save_file
 
-    answer = answerer(model, stored, grid, family, kind, split, inputs, longest, device)
+    answer = answerer(model, stored, grid, family, kind, split, inputs, longest, device, told=told)
     with progress(f"sweep {family['name']} {split}"):
         scores = answer([configuration_of(c) for c in configurations], samples, seed)
     with new_artifact() as (folder, artifact):
@@ -183,7 +187,7 @@ def best_single(families: list[FamilyArtifact], swept: list[Artifact]) -> int:
 
 def answerer(
     model: str, stored: Artifact | None, grid: dict[str, list[float]], family: FamilyArtifact, kind: str, split: str,
-    inputs: int, longest: int, device: str,
+    inputs: int, longest: int, device: str, *, told: bool,
 ) -> Any:  # fmt: skip
     """A function (configurations, samples, seed) -> scores (N, C, M) of the first inputs of a split."""
     import numpy as np
@@ -195,7 +199,8 @@ def answerer(
         scores = np.empty((len(items), len(configurations), samples))
         for column, configuration in enumerate(configurations):
             choice = {"": [configuration] * len(items)}
-            scores[:, column] = sample_scores(writer, family, kind, items, choice, samples, longest, seed)[""]
+            drawn = sample_scores(writer, family, kind, items, choice, samples, longest, seed, told=told)
+            scores[:, column] = drawn[""]
         return scores
 
     return answer
@@ -203,7 +208,7 @@ def answerer(
 
 def sample_scores(
     writer: Any, family: FamilyArtifact, kind: str, items: list[Any], choices: dict[str, list[Any]], samples: int,
-    longest: int, seed: int,
+    longest: int, seed: int, *, told: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Method -> (N, M) scores; an (input, configuration) that several methods chose is generated once."""
     import numpy as np
@@ -216,13 +221,14 @@ def sample_scores(
     which = np.array([i for i, _, _ in rows])
     # sample m of an input draws the same numbers under every configuration: what differs is the configuration
     seeds = np.array([(seed * 1_000_003 + i) * 64 + m for i, _, m in rows])
-    texts = writer.answer([item.prompt for item in items], which, [c for _, c, _ in rows], seeds, longest=longest)
+    prompts, chosen = [item.prompt for item in items], [c for _, c, _ in rows]
+    texts = writer.answer(prompts, which, chosen, seeds, longest=longest, told=told)
     scored = score_outputs(kind, [items[i] for i in which], texts, _fluency(family, kind))  # type: ignore[arg-type]
     by_pair: dict[Any, list[float]] = {}
     for (i, c, _), score in zip(rows, scored, strict=True):
         by_pair.setdefault((i, c), []).append(score)
     full = {pair: found * samples if len(found) < samples else found for pair, found in by_pair.items()}
-    return {method: np.array([full[i, c] for i, c in enumerate(chosen)]) for method, chosen in choices.items()}
+    return {method: np.array([full[i, c] for i, c in enumerate(by)]) for method, by in choices.items()}
 
 
 def _fluency(family: FamilyArtifact, kind: str) -> Any:

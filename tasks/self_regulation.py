@@ -26,24 +26,28 @@ def tune_writer(
     model: str, stored: Artifact | None, families: list[FamilyArtifact], labelled: list[Artifact],
     grid: dict[str, list[float]], training: dict[str, Any], seed: int, device: str,
 ) -> ModelArtifact:  # fmt: skip
-    """Teach the model to write the settings of an input, and to go on answering: half of every batch each.
+    """Teach the model to write the settings of an input, and to answer when it is told some: half of every batch each.
+
+    The told ones are random, so that no way of choosing them is strange to the model.
 
     Args:
         labelled: of `label_inputs`, a family each.
         training: steps, batch_size, learning_rate.
     """
+    from paperflows.components.decoding.configurations import draw
     from paperflows.components.decoding.writer import sequence_loss
 
     writer = open_writer(model, stored, grid, "cpu")
     asked, answered = [], []
-    for family, labels in zip(families, labelled, strict=True):
+    for number, (family, labels) in enumerate(zip(families, labelled, strict=True)):
         rows = read_rows(open_artifact(labels) / LABELS)
         if rows:  # none where no configuration matters to any input and flat ones are dropped
             asked.append(
                 writer.settings_rows([r["prompt"] for r in rows], [configuration_of(r["configuration"]) for r in rows])
             )
         items = items_in(family, "train")
-        answered.append(writer.answer_rows([i.prompt for i in items], [i.answer for i in items]))
+        told = draw(grid, len(items), [seed, number])
+        answered.append(writer.answer_rows([i.prompt for i in items], [i.answer for i in items], told))
     t, half = training, training["batch_size"] // 2
 
     def batch_at(step: int) -> dict[str, Any]:
@@ -92,7 +96,7 @@ def answer_by_methods(
     fixed: dict[str, list[list[float]]], selected: list[list[int]], configurations: list[list[float]],
     grid: dict[str, list[float]], inputs: int, samples: int, longest: int, seed: int, device: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """Scores of test inputs when each method chooses the configuration and the tuned model answers under it.
+    """Scores of test inputs when each method chooses the configuration, and the tuned model is told it and answers.
 
     Args:
         fixed: method -> its configuration for each family; "hag", "random" and "selector" are added.
@@ -106,10 +110,9 @@ def answer_by_methods(
     import numpy as np
     from safetensors.numpy import save_file
 
-    from paperflows.components.decoding.configurations import product
+    from paperflows.components.decoding.configurations import draw
     from paperflows.components.decoding.labels import mutual_information, normalise
 
-    everything = product(grid)
     outputs: dict[str, dict[str, Any]] = {method: {} for method in [*fixed, "hag", "random", "selector"]}
     raw: dict[str, dict[str, float]] = {method: {} for method in outputs}
     valid, said, of = [], [], []
@@ -120,13 +123,12 @@ def answer_by_methods(
         valid += fine
         said += [c.temperature for c in own]
         of += [family["name"]] * len(items)
-        draw = np.random.default_rng([seed, number])
         choices = {method: [configuration_of(by[number])] * len(items) for method, by in fixed.items()}
         choices["hag"] = [configuration.effective() for configuration in own]
-        choices["random"] = [everything[k] for k in draw.integers(0, len(everything), len(items))]
+        choices["random"] = draw(grid, len(items), [seed, number])
         choices["selector"] = [configuration_of(configurations[k]) for k in selected[number]]
         with progress(f"answer {family['name']}"):
-            drawn = sample_scores(writer, family, kind, items, choices, samples, longest, seed)
+            drawn = sample_scores(writer, family, kind, items, choices, samples, longest, seed, told=True)
         for method, scores in drawn.items():
             outputs[method][family["name"]] = normalise(scores.mean(1), label["low"], label["high"])
             raw[method][family["name"]] = float(scores.mean())

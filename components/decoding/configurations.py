@@ -1,10 +1,10 @@
 """Decoding configurations: four settings, the grid they come from, and the words a model writes them in."""
 
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 
 from paperflows.components.errors import InputError
@@ -76,11 +76,11 @@ def grid_words(grid: Grid) -> list[str]:
     return [word_of(name, value) for name in SETTINGS for value in grid[name]]
 
 
-def product(grid: Grid) -> list[Configuration]:
-    """Every configuration of a grid that differs in effect, in order."""
-    combinations = itertools.product(*(grid[name] for name in SETTINGS))
-    made = (make(dict(zip(SETTINGS, values, strict=True))) for values in combinations)
-    return sorted({configuration.effective() for configuration in made})
+def draw(grid: Grid, count: int, seed: Sequence[int]) -> list[Configuration]:
+    """`count` configurations, each setting of each drawn evenly and by itself from the grid's values."""
+    rng = np.random.default_rng(seed)
+    columns = {name: rng.choice(np.asarray(grid[name], dtype=np.float64), count) for name in SETTINGS}
+    return [make({name: columns[name][i] for name in SETTINGS}).effective() for i in range(count)]
 
 
 def make(values: Mapping[str, float]) -> Configuration:

@@ -26,19 +26,21 @@ def shrunken(scores: Floats, weight: float) -> Floats:
 def label_inputs(scores: Floats, weight: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Configuration (N,) of each input by its shrunken score, and which inputs are flat: no configuration matters.
 
-    Ties, and with them flat inputs, go to the family's best configuration.
+    It is chosen on the first half of the samples, and stands if it beats the family's best configuration on the other
+    half too. All other inputs, and with them ties and flat ones, get the family's best.
 
     Args:
-        scores: (N, C, M) of one family.
+        scores: (N, C, M) of one family, M >= 2.
     """
-    value = shrunken(scores, weight)
+    half = scores.shape[2] // 2
+    value, check = shrunken(scores[..., :half], weight), scores[..., half:].mean(2).round(12)
     best = int(scores.mean((0, 2)).argmax())
     # argmax takes the first of equals: let that be the family's best
     first = np.concatenate([[best], np.delete(np.arange(value.shape[1]), best)])
-    labels = first[value[:, first].round(12).argmax(1)]
-    means = scores.mean(2)
-    flat = np.ptp(means, axis=1) < 1e-12
-    return np.where(flat, best, labels), flat
+    chosen = first[value[:, first].round(12).argmax(1)]
+    stands = check[np.arange(len(scores)), chosen] > check[:, best]
+    flat = np.ptp(scores.mean(2), axis=1) < 1e-12
+    return np.where(stands, chosen, best), flat
 
 
 def half_split_oracle(scores: Floats) -> Floats:

@@ -1,7 +1,7 @@
 """A language model that writes its decoding settings first and then answers under them.
 
-An input ends in one of two marks: after `<settings>` the model writes one special word a setting, after `<answer>` the
-answer. Letters: B sequences, T tokens, R generations, S tokens of an answer.
+An input ends in one of two marks: after `<settings>` the model writes one special word a setting; before `<answer>` it
+is told these words, and after it writes the answer. Letters: B sequences, T tokens, R generations.
 """
 
 from collections.abc import Sequence
@@ -86,17 +86,26 @@ class Writer:
         self.model.save_pretrained(folder)  # type: ignore[operator]
         self.tokenizer.save_pretrained(folder)
 
-    def answer_rows(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[list[int], int]]:
-        """Token ids that teach an answer, and how many of them are the input."""
+    def answer_rows(
+        self, prompts: Sequence[str], answers: Sequence[str], told: Sequence[Configuration] | None = None
+    ) -> list[tuple[list[int], int]]:
+        """Token ids that teach an answer, and how many of them are the input.
+
+        Args:
+            told: settings that stand in the input; none do if it is left out.
+        """
         ends = self.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
         return [
-            (start + end + [self._end], len(start)) for start, end in zip(self._ask(prompts, ANSWER), ends, strict=True)
+            (start + end + [self._end], len(start))
+            for start, end in zip(self._ask(prompts, ANSWER, told), ends, strict=True)
         ]
 
     def settings_rows(self, prompts: Sequence[str], labels: Sequence[Configuration]) -> list[tuple[list[int], int]]:
         """Token ids that teach the settings of an input, and how many of them are the input."""
-        said = [self.tokenizer.convert_tokens_to_ids(label.words(self.grid)) for label in labels]
-        return [(start + end, len(start)) for start, end in zip(self._ask(prompts, ASK), said, strict=True)]
+        return [
+            (start + self._said(label), len(start))
+            for start, label in zip(self._ask(prompts, ASK), labels, strict=True)
+        ]
 
     def batch(self, rows: Sequence[tuple[list[int], int]], *, whole: bool) -> dict[str, Tensor]:
         """Padded ids, mask and targets (B, T); targets are -100 on padding and, unless `whole`, on the input."""
@@ -112,27 +121,44 @@ class Writer:
     def settle(self, prompts: Sequence[str]) -> tuple[list[Configuration], list[bool]]:
         """Stage 1: the configuration that the model writes for each input, greedily, and whether it is valid."""
         greedy = [Configuration(temperature=0.0, top_p=1.0, top_k=0)] * len(prompts)
-        rows = self._generate(prompts, ASK, np.arange(len(prompts)), greedy, np.zeros(len(prompts), int), len(SETTINGS))
+        each = np.arange(len(prompts))
+        rows = self._generate(self._ask(prompts, ASK), each, greedy, np.zeros(len(prompts), int), len(SETTINGS))
         said = [parse_words(self.tokenizer.convert_ids_to_tokens(row), self.grid) for row in rows]
         return [configuration for configuration, _ in said], [valid for _, valid in said]
 
     def answer(
         self, prompts: Sequence[str], which: np.ndarray, configurations: Sequence[Configuration], seeds: np.ndarray,
-        *, longest: int,
+        *, longest: int, told: bool,
     ) -> list[str]:  # fmt: skip
-        """Stage 2: one text (R,) for each `which` prompt under the configuration and seed beside it."""
-        rows = self._generate(prompts, ANSWER, which, configurations, seeds, longest)
+        """Stage 2: one text (R,) for each `which` prompt under the configuration and seed beside it.
+
+        Args:
+            told: whether the configuration stands in the input too, as the grid's nearest words.
+        """
+        if told:
+            pairs = list(zip(which.tolist(), configurations, strict=True))
+            place = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+            asked = self._ask([prompts[i] for i, _ in place], ANSWER, [configuration for _, configuration in place])
+            which = np.array([place[pair] for pair in pairs])
+        else:
+            asked = self._ask(prompts, ANSWER)
+        rows = self._generate(asked, which, configurations, seeds, longest)
         return [text.strip() for text in self.tokenizer.batch_decode(rows, skip_special_tokens=True)]
 
-    def _ask(self, prompts: Sequence[str], mark: str) -> list[list[int]]:
+    def _ask(self, prompts: Sequence[str], mark: str, told: Sequence[Configuration] | None = None) -> list[list[int]]:
         number = self.tokenizer.convert_tokens_to_ids(mark)
-        return [[*ids, number] for ids in self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]
+        said = [self._said(configuration) for configuration in told] if told is not None else [[]] * len(prompts)
+        asked = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+        return [[*ids, *words, number] for ids, words in zip(asked, said, strict=True)]
+
+    def _said(self, configuration: Configuration) -> list[int]:
+        ids: list[int] = self.tokenizer.convert_tokens_to_ids(configuration.words(self.grid))
+        return ids
 
     def _generate(
-        self, prompts: Sequence[str], mark: str, which: np.ndarray, configurations: Sequence[Configuration],
+        self, asked: Sequence[list[int]], which: np.ndarray, configurations: Sequence[Configuration],
         seeds: np.ndarray, steps: int,
     ) -> list[list[int]]:  # fmt: skip
-        asked = self._ask(prompts, mark)
         lengths = np.array([len(asked[i]) for i in which])
         device = next(self.model.parameters()).device
         ends = torch.tensor([self._end], device=device)

@@ -1,5 +1,6 @@
 """A sweep of decoding configurations in one batch beside transformers' `generate`, called once a configuration."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ TOKENS, SAMPLES = 24, 4
 
 def figures() -> list[dict[str, Any]]:
     """Continuations a second of 6 inputs, 12 configurations and 4 samples, by a decoder of 2 million parameters."""
-    from paperflows.components.decoding.configurations import as_rows, product
+    from paperflows.components.decoding.configurations import as_rows, make
     from paperflows.components.llm.decode import decode_rows, left_pad
     from paperflows.components.llm.sampling import uniforms
     from paperflows.components.models.tiny_decoder import tiny_decoder
@@ -21,7 +22,7 @@ def figures() -> list[dict[str, Any]]:
     random = np.random.default_rng(0)
     prompts = [random.integers(10, 4000, size=random.integers(8, 20)).tolist() for _ in range(6)]
     grid = {"temperature": [0.7, 1.3], "top_p": [0.8, 0.95, 1.0], "top_k": [50], "repetition_penalty": [1.0, 1.2]}
-    configurations = product(grid)
+    configurations = [make(dict(zip(grid, values, strict=True))) for values in product(*grid.values())]
     ids, mask = left_pad(prompts, 0, torch.device("cpu"))
     rows = torch.arange(len(prompts)).repeat_interleave(len(configurations) * SAMPLES)
     settings = as_rows([c for _ in prompts for c in configurations for _ in range(SAMPLES)])

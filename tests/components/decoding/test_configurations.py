@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,10 +9,10 @@ from paperflows.components.decoding.configurations import (
     Configuration,
     as_rows,
     check_grid,
+    draw,
     grid_words,
     make,
     parse_words,
-    product,
 )
 from paperflows.components.decoding.pruning import shortlist, walk
 from paperflows.components.errors import InputError
@@ -45,9 +47,19 @@ def test_words_out_of_order_missing_or_out_of_range_are_invalid():
     assert parse_words(["<temperature=9>", *good.words(GRID)[1:]], GRID) == (Configuration(1.3, 0.8, 5, 1.3), False)
 
 
-def test_greedy_has_one_spelling_and_one_place_in_the_product():
+def test_greedy_has_one_spelling():
     assert Configuration(0.0, 0.8, 5, 1.0).words(GRID) == GREEDY.words(GRID)
-    assert len(product(GRID)) == 2 * 2 * 2 * 2 + 2  # two temperatures in full, greedy by its penalty alone
+
+
+def test_random_settings_are_even_over_each_settings_own_values():
+    """Greedy is one temperature of three, though it has fewer different configurations than the others."""
+    drawn = draw(GRID, 6000, [0, 1])
+    assert Counter(c.temperature for c in drawn) == {t: pytest.approx(2000, abs=150) for t in GRID["temperature"]}
+    sampled = Counter(c for c in drawn if c.temperature > 0)
+    assert len(sampled) == 2 * 2 * 2 * 2
+    assert all(count == pytest.approx(250, abs=60) for count in sampled.values())
+    assert {c for c in drawn if c.temperature == 0} == {GREEDY, Configuration(0.0, 1.0, 0, 1.3)}
+    assert drawn == draw(GRID, 6000, [0, 1]) != draw(GRID, 6000, [0, 2])
 
 
 @pytest.mark.parametrize(
@@ -79,6 +91,27 @@ def test_the_walk_finds_the_best_of_a_separable_score_and_asks_once_each():
     assert max(seen, key=lambda c: seen[c]) == best
     assert len(asked) == len(set(asked)) == len(seen)
     assert len(seen) <= 1 + sum(len(values) for values in GRID.values())
+
+
+def test_the_walk_sees_what_needs_both_a_temperature_and_a_cut_though_greedy_beats_every_temperature_alone():
+    def score(some):
+        return [
+            0.6 + 0.1 * (c.repetition_penalty == 1.3) if c.temperature == 0
+            else {0.7: 0.5, 1.3: 0.1}[c.temperature] + 0.3 * (c.top_p == 0.8)
+            for c in some
+        ]  # fmt: skip
+
+    seen = walk(score, GRID, Configuration(1.3, 1.0, 0, 1.0))
+    best = max(seen, key=lambda c: seen[c])
+    assert (best.temperature, best.top_p) == (0.7, 0.8)
+    assert seen[Configuration(0.0, 1.0, 0, 1.3)] == pytest.approx(0.7)  # greedy is walked too
+    assert len(seen) == 3 + 1 + 1 + 1 + 1  # temperatures, then what is new in top_p, top_k, penalty, greedy's penalty
+
+
+def test_a_walk_without_greedy_or_with_greedy_alone_has_one_branch():
+    for temperatures, expected in (([0.7, 1.3], 2 + 1 + 1 + 1), ([0], 2)):
+        start = Configuration(temperatures[0], 1.0, 0, 1.0)
+        assert len(walk(lambda some: [0.0] * len(some), {**GRID, "temperature": temperatures}, start)) == expected
 
 
 def test_the_shortlist_keeps_each_familys_best_with_greedy_and_the_default():

@@ -21,6 +21,25 @@ def test_flat_inputs_and_ties_take_the_familys_best():
     assert labels.tolist()[:3] == [1, 1, 1]
 
 
+def test_a_label_stands_only_if_the_other_half_of_the_samples_says_so_too():
+    scores = np.zeros((4, 2, 4))
+    scores[:, 0] = 0.5  # the family's best
+    scores[0, 1] = [1.0, 1.0, 0.4, 0.4]  # better than it in all, worse where it was not chosen
+    scores[1, 1] = [1.0, 1.0, 0.6, 0.6]
+    scores[2, 1] = [0.0, 0.0, 0.9, 0.9]  # would not be chosen on the first half
+    labels, flat = label_inputs(scores, 0.0)
+    assert labels.tolist() == [0, 1, 0, 0]
+    assert not flat.any()
+
+
+def test_noise_makes_few_labels_that_are_not_the_familys_best():
+    noise = np.random.default_rng(0).random((2000, 9, 4))
+    labels, _ = label_inputs(noise, 0.0)
+    best = int(noise.mean((0, 2)).argmax())
+    # chosen by noise it beats another one half of the time; without the check 8 in 9 would be another one
+    assert np.mean(labels != best) == pytest.approx(8 / 9 / 2, abs=0.04)
+
+
 def test_an_oracle_on_noise_gains_nothing_while_the_best_of_the_same_samples_would():
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 2, (2000, 16, 4)).astype(float)

@@ -98,12 +98,35 @@ def test_only_what_follows_the_input_is_taught(writer):
     assert writer.tokenizer.convert_ids_to_tokens(taught) == ["7", "<end>"]
 
 
+def test_the_settings_an_answer_is_given_under_stand_in_its_input_in_training_and_when_asked(writer, monkeypatch):
+    told = [Configuration(0.7, 0.8, 5, 1.3), Configuration(0.0, 0.8, 5, 1.0)]
+    rows = writer.answer_rows(["3+4", "3+4"], ["7", "7"], told)
+    taught = [writer.tokenizer.convert_ids_to_tokens(ids[:start]) for ids, start in rows]
+    assert taught == [["3", "+", "4", *c.words(GRID), "<answer>"] for c in told]
+
+    asked = []
+
+    def generate(inputs, which, configurations, seeds, steps):
+        asked.extend(zip((inputs[i] for i in which), configurations, seeds.tolist(), strict=True))
+        return [[] for _ in which]
+
+    monkeypatch.setattr(writer, "_generate", generate)
+    which, under = np.array([1, 0, 1, 1]), [told[0], told[0], told[1], told[0]]
+    writer.answer(["5", "3+4"], which, under, np.arange(4), longest=4, told=True)
+    said = [writer.tokenizer.convert_ids_to_tokens(ids) for ids, _, _ in asked]
+    assert said == [taught[0], ["5", *taught[0][3:]], taught[1], taught[0]]
+    assert [(c, seed) for _, c, seed in asked] == list(zip(under, range(4), strict=True))
+    asked.clear()
+    writer.answer(["5", "3+4"], which, under, np.arange(4), longest=4, told=False)
+    assert writer.tokenizer.convert_ids_to_tokens(asked[0][0]) == ["3", "+", "4", "<answer>"]
+
+
 def test_an_output_depends_on_its_own_seed_and_not_on_its_neighbours(writer):
     hot = [Configuration(1.3, 1.0, 0, 1.0)] * 3
-    together = writer.answer(TEXTS[:3], np.arange(3), hot, np.array([5, 6, 7]), longest=8)
-    alone = writer.answer(TEXTS[1:2], np.array([0]), hot[:1], np.array([6]), longest=8)
+    together = writer.answer(TEXTS[:3], np.arange(3), hot, np.array([5, 6, 7]), longest=8, told=True)
+    alone = writer.answer(TEXTS[1:2], np.array([0]), hot[:1], np.array([6]), longest=8, told=True)
     assert together[1] == alone[0]
-    others = writer.answer(TEXTS[1:2], np.zeros(20, int), hot[:1] * 20, np.arange(20), longest=8)
+    others = writer.answer(TEXTS[1:2], np.zeros(20, int), hot[:1] * 20, np.arange(20), longest=8, told=True)
     assert len(set(others)) > 10
 
 
@@ -112,5 +135,5 @@ def test_it_is_the_same_after_saving(writer, tmp_path):
     again = Writer.load(str(tmp_path), GRID)
     again.model.eval()
     hot, seeds = [Configuration(1.0, 0.95, 50, 1.1)] * 4, np.arange(4)
-    one, two = (w.answer(TEXTS, np.arange(4), hot, seeds, longest=8) for w in (writer, again))
+    one, two = (w.answer(TEXTS, np.arange(4), hot, seeds, longest=8, told=True) for w in (writer, again))
     assert one == two
