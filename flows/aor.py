@@ -214,7 +214,7 @@ def record(found: Any, label: str, scores: list[Any], votes: Any, chosen: list[A
     found.metrics[f"chains.{label}.adaptive"] = votes["adaptive"]["chains"]
     found.metrics[f"accuracy.{label}.aor"] = fmean([c["accuracy"] for c in chosen])
     found.metrics[f"chains.{label}.aor"] = fmean([c["chains"] for c in chosen])
-    if (known := [s["auc"] for s in scores if s["auc"] is not None]):
+    if known := [s["auc"] for s in scores if s["auc"] is not None]:
         found.metrics[f"judge_auc.{label}"] = fmean(known)
     else:
         found.notes.append(f"{label}: all chains are right, or none, so that no judge has anything to tell apart.")

@@ -32,8 +32,12 @@ class Annotator(BaseModel):
     replay_path: str | None = Field(None, description="recorded completions (JSON lines) for kind replay")
     concurrency: int = Field(8, ge=1, le=512, description="requests in flight at once")
     requests_per_minute: int | None = Field(None, ge=1, description="sending limit; empty for none")
-    max_requests: int | None = Field(None, ge=1, description="stop a task before it sends more requests than this; each stage and seed is a task")
-    max_tokens: int | None = Field(None, ge=1, description="stop a task before more tokens than this, in and out together")
+    max_requests: int | None = Field(
+        None, ge=1, description="stop a task before it sends more requests than this; each stage and seed is a task"
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, description="stop a task before more tokens than this, in and out together"
+    )
     max_cost: float | None = Field(None, gt=0, description="stop a task before it spends more than this, in USD")
     price_in: float = Field(0.0, ge=0, description="USD per million prompt tokens")
     price_out: float = Field(0.0, ge=0, description="USD per million completion tokens")

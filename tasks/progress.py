@@ -12,12 +12,14 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 
+from paperflows.tasks.runner import is_ending
+
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def progress(label: str, *, every: float = 1.0) -> Iterator[Callable[[int, int], None]]:
-    """Yield `report(done, total)`; cheap to call often.
+    """Yield `report(done, total)`; cheap to call often. It ends a task whose flow was interrupted.
 
     Args:
         label: shown beside the bar; also the artifact's key (lower case, dashes).
@@ -31,6 +33,8 @@ def progress(label: str, *, every: float = 1.0) -> Iterator[Callable[[int, int],
 
     def report(done: int, total: int) -> None:
         nonlocal artifact, last
+        if is_ending():
+            raise KeyboardInterrupt
         now = time.monotonic()
         if now - last < every and done < total:
             return

@@ -3,11 +3,34 @@
 import contextlib
 import os
 import socket
+import threading
 from typing import Any
 from urllib.parse import urlsplit
 
+from prefect.task_runners import ThreadPoolTaskRunner
+
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks.environment import project_root, settings, state_folder
+
+_ENDING = threading.Event()
+
+
+class Turns(ThreadPoolTaskRunner):
+    """Tasks in threads, of which the one that runs is told when the flow ends without it: Prefect waits for it."""
+
+    def __enter__(self) -> Any:
+        _ENDING.clear()
+        return super().__enter__()
+
+    def cancel_all(self) -> None:
+        """End what waits, and what runs when it next asks `is_ending`."""
+        _ENDING.set()
+        super().cancel_all()
+
+
+def is_ending() -> bool:
+    """Whether the flow of this process was interrupted or failed, so that nobody waits for the task that runs."""
+    return _ENDING.is_set()
 
 
 def runner(address: str | None = None) -> Any:
@@ -21,9 +44,7 @@ def runner(address: str | None = None) -> Any:
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if not address:
-        from prefect.task_runners import ThreadPoolTaskRunner
-
-        return ThreadPoolTaskRunner(max_workers=1)
+        return Turns(max_workers=1)
     try:
         from prefect_ray import RayTaskRunner
     except ImportError as error:

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_any, stop_before_delay
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay
 
 from paperflows.components.errors import ServiceError
 from paperflows.components.llm.backend import Backend, EndpointError, RequestError, TransientError, derived
@@ -191,9 +191,10 @@ class LLM:
         return done
 
     def _attempts(self) -> AsyncRetrying:
+        before_deadline = stop_before_delay(DEADLINE)
         return AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
-            stop=stop_any(self._enough, stop_before_delay(DEADLINE)),
+            stop=lambda state: self._enough(state) or before_deadline(state),
             wait=_wait,
             sleep=self._sleep,
             reraise=True,

@@ -29,8 +29,8 @@ class Replay:
 
     A record is either {"request", "sample", "completion"} as `recording.Recorder` writes it, found by the request; or
     {"item", "text"} with any of style, temperature, model, found by the tag `item` of a request and its tags of these
-    names, where no record is of the request itself. Other fields, such as the right answer, are never served. Item records hold no token counts: they are
-    estimated (one token per four bytes) and marked so.
+    names, where no record is of the request itself. Other fields, such as the right answer, are never served. Item
+    records hold no token counts: they are estimated (one token per four bytes) and marked so.
 
     Args:
         seed: permutes each item's records; None keeps the file's order.

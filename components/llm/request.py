@@ -82,7 +82,7 @@ class Request(BaseModel):
         return self.model_dump(mode="json", exclude={"n", "tags"})
 
     def key(self, backend: str, sample: int, *, tags: Sequence[str] = ()) -> str:
-        """SHA-256 of the canonical JSON of backend, request, sample index and those of its `tags` that the backend reads."""
+        """SHA-256 of the canonical JSON of backend, request, sample index and the `tags` that the backend reads."""
         read = {"tags": {name: self.tags[name] for name in tags if name in self.tags}} if tags else {}
         return canonical_hash({"backend": backend, "request": self.identity(), "sample": sample, **read})
 

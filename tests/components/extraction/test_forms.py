@@ -61,7 +61,9 @@ def test_brackets_may_begin_late_and_go_on_over_lines():
     assert read.records == [ann, oslo] and not +read.counts
 
 
-@pytest.mark.parametrize("text", ["<0>" + " " * 5000, "<0> a" + " " * 5000 + "b", "<0> <5>" * 1000, "<0> a <5> b " * 500])
+@pytest.mark.parametrize(
+    "text", ["<0>" + " " * 5000, "<0> a" + " " * 5000 + "b", "<0> <5>" * 1000, "<0> a <5> b " * 500]
+)
 def test_a_degenerate_answer_is_read_at_once(text):
     started = time.process_time()
     for schema in (NER, RE):
