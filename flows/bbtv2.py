@@ -208,7 +208,7 @@ def describe(found: Any, params: Bbtv2, searched: Any, tuned: Any, words: Any, t
     found.metrics["prefix.largest_difference"] = times["difference"]
     found.model = params.encoder.model
     found.notes = [
-        "In every search it was checked that no gradient could be taken of a loss, and by a hash that no weight changed.",
+        "Checked in every search: no gradient can be taken of a loss, and by a hash of all weights that none changed.",
         f"{params.search.budget} calls are {params.search.budget // (params.search.population * depth)} populations "
         "for each layer; the paper takes 8,000 calls.",
         f"prefix.layers_ratio is what stored prefixes can gain at {depth} layers by counting layers.",
