@@ -63,7 +63,7 @@ def train_reader(
     tasks = [
         {
             "name": data["name"], "accuracy": float(right_answers(reader, some).mean()),
-            "majority": some.majority, "chance": some.chance,
+            "majority": some.majority, "chance": some.chance, "examples": len(some),
         }
         for data, some in zip(upstream, held, strict=True)
     ]  # fmt: skip

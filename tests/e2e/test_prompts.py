@@ -65,9 +65,7 @@ def test_mp2(connected):
     assert {"english.upstream.world_nli.accuracy", "english.upstream.world_nli.majority"} <= metrics.keys()
     assert 0 <= metrics["english.masked_lm.accuracy"] <= 1 and metrics["english.masked_lm.most_frequent"] > 0
     assert metrics["english.upstream.gates_apart"] > 0
-    assert any("say nothing about prompts" in note for note in report["notes"]) == (
-        metrics["english.upstream.gain"] < 0.02
-    )
+    assert any("about prompts." in note for note in report["notes"]) == (metrics["english.upstream.gain"] < 0.02)
     assert {p.stem for p in (folder / "plots").glob("*.png")} == {
         "claims", "english", "english_router", "english_upstream",
     }  # fmt: skip

@@ -31,13 +31,16 @@ def test_a_text_fits_the_positions_of_an_encoder_trained_in_the_flow(profile):
 
 
 def test_a_reader_at_chance_is_said():
-    known = {"name": "a", "accuracy": 0.70, "majority": 0.60, "chance": 0.50}
-    chance = {"name": "b", "accuracy": 0.50, "majority": 0.20, "chance": 0.50}
+    known = {"name": "a", "accuracy": 0.70, "majority": 0.60, "chance": 0.50, "examples": 200}
+    chance = {"name": "b", "accuracy": 0.50, "majority": 0.20, "chance": 0.50, "examples": 200}
     metrics = {}
     assert judge_reader(metrics, "line", [known, chance]) == []
     assert metrics["line.upstream.gain"] == pytest.approx(0.05) and metrics["line.upstream.b.chance"] == 0.5
     (note,) = judge_reader({}, "line", [{**known, "accuracy": 0.62}, chance])
     assert "+1.0 points" in note and "say nothing about prompts" in note
+    # 0.2 is above three standard errors of 200 examples, 0.106
+    (note,) = judge_reader({}, "line", [{**known, "accuracy": 0.80}, {**chance, "accuracy": 0.30}])
+    assert "+0.0 points" in note and "reads a alone" in note
 
 
 @cache
