@@ -34,7 +34,7 @@ class Search(Section):
     projection: str = Field(
         pattern="^(states|normal|uniform)$",
         description="states: scaled like what enters each layer; normal: at the input like the word embeddings, as in "
-        "the paper; uniform: BBT's as in its first version",
+        "the paper; uniform: one scale for every layer, as in BBT's first version",
     )
     loss: str = Field(pattern="^(cross_entropy|hinge)$", description="On the logits of the labels")
     margin: float = Field(2.0, gt=0, description="Of the hinge loss")
@@ -208,7 +208,7 @@ def describe(found: Any, params: Bbtv2, searched: Any, tuned: Any, words: Any, t
     found.metrics["prefix.largest_difference"] = times["difference"]
     found.model = params.encoder.model
     found.notes = [
-        "No gradient is computed and no weight changes in a search: asserted in every one, by a hash of all weights.",
+        "Checked in every search: no gradient can be taken of a loss, and by a hash of all weights that none changed.",
         f"{params.search.budget} calls are {params.search.budget // (params.search.population * depth)} populations "
         "for each layer; the paper takes 8,000 calls.",
         f"prefix.layers_ratio is what stored prefixes can gain at {depth} layers by counting layers.",

@@ -17,9 +17,10 @@ from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import collect_sentences, load_dataset
 from paperflows.tasks.exits import fetch_encoder
-from paperflows.tasks.masked_lm import train_masked_lm
+from paperflows.tasks.masked_lm import score_masked_lm, train_masked_lm
+from paperflows.tasks.prompt_arms import adapt_prompts
 from paperflows.tasks.prompts import draw_shots
-from paperflows.tasks.reading import adapt_prompts, pretrain_prompts, train_reader
+from paperflows.tasks.reading import pretrain_prompts, train_reader
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
 
@@ -46,6 +47,8 @@ class Characters(Section):
     batch_size: int = Field(ge=1, description="Texts a step")
     learning_rate: float = Field(gt=0, description="Of the masked-LM training")
     sentences: int = Field(ge=1, description="Texts used, at most")
+    reader_steps: int = Field(ge=1, description="In the place of prompting.reader_steps: it has more to learn")
+    encoder_rate: float = Field(ge=0, le=1, description="In the place of prompting.encoder_rate")
 
 
 class Prompting(Section):
@@ -60,7 +63,7 @@ class Prompting(Section):
     encoder_rate: float = Field(ge=0, le=1, description="Factor on it for the encoder; 0 freezes it, as in the paper")
     length: int = Field(ge=1, le=512, description="Vectors of a prompt")
     dimensions: int = Field(ge=1, le=5000, description="Numbers that make a prompt of one layer")
-    scale: float = Field(gt=0, description="Of a prompt of unit normals, where states have about 1")
+    scale: float = Field(gt=0, description="Of a prompt at the start, of one module or many, where states have about 1")
     deep: bool = Field(description="A prompt at every layer; else at the input alone")
     temperature: float = Field(gt=0, description="tau of the relaxed Bernoulli gates")
     prompt_steps: int = Field(ge=1, description="Steps of the prompts' pre-training")
@@ -73,16 +76,23 @@ class Prompting(Section):
     tune_router_rate: float = Field(gt=0, description="Factor on it for the router")
     full_rates: tuple[float, ...] = Field(min_length=1, description="Learning rates tried by full tuning, as many")
     evaluations: int = Field(ge=1, description="Looks at dev over a training; the best weights are kept")
-    calls: int = Field(ge=8, description="Forward calls of a search, all arms")
+    router_calls: int = Field(ge=4, description="Forward calls of a search of the router, before one of the prompt")
+    prompt_calls: int = Field(ge=4, description="Calls of that one; a search of one thing alone has as many as both")
     population: int = Field(ge=4, description="Candidates at a time; each counts as a call")
     router_sigma: float = Field(gt=0, description="First step of CMA-ES on router values")
     bound: float = Field(gt=0, description="Router values stay within +- this")
-    prompt_sigma: float = Field(gt=0, description="First step of CMA-ES on a prompt's numbers")
+    prompt_sigma: float = Field(gt=0, description="First step of CMA-ES on a pre-trained prompt's numbers")
+    alpha: float = Field(
+        gt=0, description="Scale of the first candidates' prompts in a search from nothing, in units of layers' states"
+    )
 
     @model_validator(mode="after")
     def _as_many(self) -> "Prompting":
         if len(self.full_rates) != len(self.tune_rates):
             raise ValueError(f"full_rates: {len(self.full_rates)} where prompts try {len(self.tune_rates)}")
+        for name, calls in (("router_calls", self.router_calls), ("prompt_calls", self.prompt_calls)):
+            if calls % self.population:
+                raise ValueError(f"{name}: {calls} is no multiple of the population, {self.population}")
         return self
 
 
@@ -108,8 +118,10 @@ PAPER = Paper(
 )
 
 # arm -> which prompts it starts from
-ARMS = {"modular": "modular", "uniform": "modular", "single": "single", "scratch": "", "search_router": "modular"}
-ARMS |= {"search_both": "modular", "search_scratch": ""}
+ARMS = {"none": "", "modular": "modular", "modular_untrained": "", "uniform": "modular", "single": "single"}
+ARMS |= {"scratch": "", "full": "", "search_router": "modular", "search_both": "modular", "search_scratch": ""}
+# A reader reads where it is CLEAR above what knows no text on the mean of tasks, or ERRORS standard errors on one task.
+CLEAR, ERRORS = 0.02, 3
 KINDS = ["classification", "classification of a pair", "multiple choice"]
 
 
@@ -122,9 +134,12 @@ def mp2(params: Mp2) -> dict[str, Any]:
             downstream = [load_dataset(params.data, d, KINDS[:2]) for d in line.downstream]
             texts = [load_dataset(params.data, d) for d in line.texts]
             encoder = encoder_of(params, line, [*texts, *upstream], downstream)
-            settings = params.prompting.model_dump(exclude={"tune_rates", "full_rates"}) | {
-                "questions": params.questions
-            }
+            settings = params.prompting.model_dump(exclude={"tune_rates", "full_rates"})
+            settings |= {"questions": params.questions, "modules": params.modules}
+            if line.encoder == "characters":
+                settings |= params.characters.model_dump(include={"reader_steps", "encoder_rate"})
+                known = score_masked_lm(encoder, [*texts, *upstream], params.characters.max_length)
+                found.metrics |= {f"{name}.masked_lm.{kind}": value for kind, value in known.items()}
 
             reader = train_reader(encoder, upstream, downstream, settings, 0, params.device)
             prompts = {
@@ -136,7 +151,6 @@ def mp2(params: Mp2) -> dict[str, Any]:
                 [draw_shots(d, params.shots, params.evaluated, None, seed) for d in downstream] for seed in params.seeds
             ]
             read = {arm: adapt_all(params, arm, reader, prompts[ARMS[arm]], shots, settings) for arm in ARMS}
-            read["full"] = adapt_all(params, "full", reader, None, shots, settings)
 
             found.claims += [judge_claim(c, params.resamples) for c in claims_of(name, read, line.downstream)]
             found.datasets |= {d["name"]: d["content"] for d in [*upstream, *downstream, *texts]}
@@ -148,7 +162,7 @@ def encoder_of(params: Mp2, line: Line, texts: list[Any], held_out: list[Any]) -
     """The line's encoder: pretrained, or trained here on the unlabelled texts of the line."""
     if line.encoder != "characters":
         return fetch_encoder(line.encoder)
-    c = params.characters.model_dump()
+    c = params.characters.model_dump(exclude={"reader_steps", "encoder_rate"})
     corpus = collect_sentences(texts, held_out, 100, c.pop("sentences"), 0)
     return train_masked_lm(corpus, **c, seed=0, device=params.device)
 
@@ -162,7 +176,8 @@ def adapt_all(
         return adapt_prompts.submit(arm, reader, prompts, s, settings | {"tune_rate": rate}, seed, params.device)
 
     first, p = params.seeds[0], params.prompting
-    tried = (0.0,) if arm.startswith("search") else p.full_rates if arm == "full" else p.tune_rates
+    untuned = arm == "none" or arm.startswith("search")
+    tried = (0.0,) if untuned else p.full_rates if arm == "full" else p.tune_rates
     trials = [{rate: adapt(s, rate, first) for rate in tried} for s in shots[0]]
     chosen = [max(tried, key=lambda rate: some[rate].result()["score"]) for some in trials]
     futures = [
@@ -178,10 +193,13 @@ def claims_of(line: str, read: dict[str, Any], datasets: tuple[str, ...]) -> lis
         "modular_beats_scratch": ("modular", "scratch", "Combined pre-trained prompts beat a prompt from nothing"),
         "modular_beats_single": ("modular", "single", "Combined prompts beat one pre-trained prompt"),
         "modular_beats_full": ("modular", "full", "Combined prompts beat tuning all weights"),
+        "modular_beats_untrained": (
+            "modular", "modular_untrained", "Combined pre-trained prompts beat as many that were not pre-trained"
+        ),
         "modular_beats_uniform": ("modular", "uniform", "A router of the task's own beats equal gates"),
         "router_search_beats_scratch": (
             "search_router", "search_scratch",
-            "Searching a router's few numbers beats searching a prompt from nothing at equal forward calls",
+            "Searching a router's few numbers beats BBTv2 from nothing at equal forward calls",
         ),
     }  # fmt: skip
     return [
@@ -204,8 +222,12 @@ def describe(
             values = [row[at]["accuracy"] for row in rows]
             bars.setdefault(first["dataset"], {})[arm] = values
             found.metrics[f"{first['dataset']}.{arm}.accuracy"] = sum(values) / len(values)
+            if first["calls"]:
+                found.metrics[f"{first['dataset']}.{arm}.calls"] = float(first["calls"])
     found.metrics[f"{line}.upstream.reader"] = reader["score"]
     found.metrics |= {f"{line}.upstream.{kind}": p["score"] for kind, p in prompts.items() if p}
+    found.metrics[f"{line}.upstream.gates_apart"] = prompts["modular"]["apart"]
+    found.notes += judge_reader(found.metrics, line, reader["tasks"])
     heat: dict[str, list[list[float]]] = {}
     for arm in ("modular", "search_router"):
         for at, first in enumerate(read[arm][0]):
@@ -213,7 +235,8 @@ def describe(
             heat[f"{first['dataset']}, {arm}"] = rows
             found.metrics[f"{first['dataset']}.{arm}.spread"] = max(max(r) - min(r) for r in rows)
     found.model = f"{found.model}; {line}: {how.encoder}".removeprefix("; ")
-    fate = "frozen" if params.prompting.encoder_rate == 0 else "tuned over the upstream tasks"
+    rate = (params.characters if how.encoder == "characters" else params.prompting).encoder_rate
+    fate = "frozen" if rate == 0 else "tuned over the upstream tasks"
     found.notes.append(
         f"{line}: the encoder is {fate} "
         "while the span head learns, and frozen from then on; all arms share it and its head."
@@ -226,3 +249,25 @@ def describe(
     ]
     found.draw[f"{line}.png"] = lambda path: plots.draw_bars(bars, path, ylabel="test accuracy")
     found.draw[f"{line}_router.png"] = lambda path: plots.draw_heat(heat, path, xlabel="prompt", ylabel="seed")
+    upstream = {f"from the top: {', '.join(how.upstream)}": prompts["modular"]["gates"]}
+    found.draw[f"{line}_upstream.png"] = lambda path: plots.draw_heat(
+        upstream, path, xlabel="prompt", ylabel="upstream task"
+    )
+
+
+def judge_reader(metrics: dict[str, float], line: str, tasks: list[dict[str, Any]]) -> list[str]:
+    """Metrics of the reader on every upstream task, and a note where it knows no more than what sees no text."""
+    for task in tasks:
+        metrics |= {f"{line}.upstream.{task['name']}.{k}": task[k] for k in ("accuracy", "majority", "chance")}
+    gains = {task["name"]: task["accuracy"] - max(task["majority"], task["chance"]) for task in tasks}
+    gain = metrics[f"{line}.upstream.gain"] = sum(gains.values()) / len(gains)
+    read = [t["name"] for t in tasks if gains[t["name"]] > ERRORS * (0.25 / t["examples"]) ** 0.5]
+    if gain >= CLEAR:
+        return []
+    said = (
+        f"{line}: over the upstream tasks the reader is {100 * gain:+.1f} points from the most frequent answer or from "
+        "chance, whichever is higher"
+    )
+    if read:
+        return [f"{said}; of them it reads {', '.join(read)} alone, so that the claims say little about prompts."]
+    return [f"{said}: at chance. The claims of this line say nothing about prompts."]

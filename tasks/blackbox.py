@@ -35,7 +35,7 @@ def search_prompts(
             evaluate_every (calls).
 
     Raises:
-        RuntimeError: a weight changed, or gradients were switched on: a bug.
+        RuntimeError: a weight changed, or a gradient could be taken of a loss: a bug.
     """
     import torch
     from safetensors.torch import save_file
@@ -44,7 +44,7 @@ def search_prompts(
     from paperflows.components.prompts.blackbox import ForwardOnly, fingerprint
     from paperflows.components.prompts.encoder import PromptEncoder
     from paperflows.components.prompts.loading import gather
-    from paperflows.components.prompts.projections import projections, state_stds, uniform_projection
+    from paperflows.components.prompts.projections import projections, state_stds, uniform_projections
     from paperflows.components.prompts.tuning import word_states
     from paperflows.components.training.device import accelerator
 
@@ -69,9 +69,7 @@ def search_prompts(
         return float(right.mean()), right
 
     history: list[dict[str, float]] = []
-    with torch.no_grad(), progress(name) as report, child(name, {"method": method, "seed": seed}) as recorder:
-        if torch.is_grad_enabled():
-            raise RuntimeError("gradients are on in a search by forward passes")
+    with progress(name) as report, child(name, {"method": method, "seed": seed}) as recorder:
         prompts: dict[int, Any] = {}
         calls = layers_run = 0
         score = accuracy("dev", {})[0]
@@ -80,8 +78,8 @@ def search_prompts(
                 encoder, head, groups, dict(enumerate(start[:layers])), loss=s["loss"], margin=s["margin"]
             )
             sizes = {"vectors": n, "width": width, "dimensions": s["dimensions"], "seed": seed}
-            if s["projection"] == "uniform" and method == "bbt":
-                matrices = [uniform_projection(**sizes)]
+            if s["projection"] == "uniform":
+                matrices = uniform_projections(layers, **sizes)
             else:
                 stds = state_stds(encoder, texts["train"], table=s["projection"] == "normal")[:layers]
                 matrices = projections(stds, alpha=s["alpha"], sigma=s["sigma"], **sizes)

@@ -3,12 +3,12 @@
 from typing import Any
 
 from paperflows.components.errors import ServiceError
-from paperflows.tasks.data import read_sentences
+from paperflows.tasks.data import DatasetArtifact, read_sentences, read_split
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import Artifact, new_artifact
+from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import ModelArtifact, fit
 
-HELD_OUT = 200  # sentences that adaptation leaves out, to score the masked LM on
+HELD_OUT = 200  # sentences that a masked LM is scored on and that its training does not see
 
 
 @cached_task(name="train_masked_lm", task_run_name="train_masked_lm")
@@ -103,11 +103,35 @@ def adapt_masked_lm(
             rates={f"{bert.base_model_prefix}.": encoder_rate},
         )  # fmt: skip
         history = done.history
-    score = masked_accuracy(bert, tokenizer, held, max_length=max_length, seed=seed)
+    score, _ = masked_accuracy(bert, tokenizer, held, max_length=max_length, seed=seed)
     with new_artifact() as (folder, artifact):
         bert.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return ModelArtifact(**artifact, name="masked_lm", score=score, history=history)
+
+
+@cached_task(name="score_masked_lm")
+def score_masked_lm(model: Artifact, data: list[DatasetArtifact], max_length: int) -> dict[str, float]:
+    """A masked LM on texts of the validation splits of `data`, which `collect_sentences` never gives to a training.
+
+    Returns:
+        "accuracy" on masked tokens, and "most_frequent": that of always naming the most frequent of them.
+    """
+    import random
+
+    from transformers import AutoModelForMaskedLM
+
+    from paperflows.components.models.masked_lm_head import masked_accuracy
+    from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
+
+    folder = str(open_artifact(model))
+    texts = sorted({row["text"] for d in data if "validation" in d["rows"] for row in read_split(d, "validation")})
+    random.Random(0).shuffle(texts)
+    accuracy, most_frequent = masked_accuracy(
+        load_pretrained(AutoModelForMaskedLM, folder), load_tokenizer(folder), texts[:HELD_OUT],
+        max_length=max_length, seed=0,
+    )  # fmt: skip
+    return {"accuracy": accuracy, "most_frequent": most_frequent}
 
 
 def _masked_batches(texts: list[str], tokenizer: Any, max_length: int, batch_size: int, seed: int) -> Any:

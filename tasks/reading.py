@@ -1,11 +1,9 @@
-"""Tasks as reading comprehension: one reader for all, modular prompts over many tasks, new tasks by few examples."""
+"""Tasks as reading comprehension: one reader for all of them, and modular prompts learnt over many."""
 
 from typing import Any
 
-from paperflows.tasks.claims import OUTPUTS
-from paperflows.tasks.data import DatasetArtifact, read_rows, read_split
+from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.prompts import SPLITS, ShotsArtifact
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import ModelArtifact, fit
 
@@ -13,15 +11,17 @@ SPAN, MODULES = "span.safetensors", "modules.safetensors"
 PRETRAINED = 0  # seed of the pre-training, and so of the projections that its prompts are read with
 
 
-class ReadArtifact(Artifact):
-    """Right (1) or wrong (0) on every test example, and the router's gates where there is one."""
+class ReaderArtifact(ModelArtifact):
+    """A reader, and for each upstream task its accuracy on validation beside what knows nothing of the texts."""
 
-    dataset: str
-    arm: str
-    score: float
-    accuracy: float
-    gates: list[float]
-    history: list[dict[str, float]]
+    tasks: list[dict[str, Any]]
+
+
+class PromptsArtifact(ModelArtifact):
+    """Pre-trained prompts, the gates of every upstream task (S, K), and how far two tasks' gates are apart."""
+
+    gates: list[list[float]]
+    apart: float
 
 
 @cached_task(name="train_reader")
@@ -32,7 +32,7 @@ def train_reader(
     settings: dict[str, Any],
     seed: int,
     device: str,
-) -> ModelArtifact:
+) -> ReaderArtifact:
     """The encoder `model` with a span head learnt over all upstream tasks, taken in turn; `score` is on validation.
 
     Args:
@@ -60,12 +60,19 @@ def train_reader(
         "train_reader", {"steps": s["reader_steps"], "seed": seed}, reader, batch_at, reading_loss, s["reader_steps"],
         s["reader_rate"], seed, device, rates={"encoder.": s["encoder_rate"]},
     )  # fmt: skip
-    score = sum(float(right_answers(reader, some).mean()) for some in held) / len(held)
+    tasks = [
+        {
+            "name": data["name"], "accuracy": float(right_answers(reader, some).mean()),
+            "majority": some.majority, "chance": some.chance, "examples": len(some),
+        }
+        for data, some in zip(upstream, held, strict=True)
+    ]  # fmt: skip
     with new_artifact() as (out, artifact):
         encoder.cpu().save_pretrained(out)
         tokenizer.save_pretrained(out)
         save_file({k: v.cpu() for k, v in reader.span.state_dict().items()}, out / SPAN)
-    return ModelArtifact(**artifact, name="reader", score=score, history=done.history)
+    score = sum(task["accuracy"] for task in tasks) / len(tasks)
+    return ReaderArtifact(**artifact, name="reader", score=score, history=done.history, tasks=tasks)
 
 
 @cached_task(name="pretrain_prompts", task_run_name="pretrain_prompts-{modules}")
@@ -76,7 +83,7 @@ def pretrain_prompts(
     modules: int,
     settings: dict[str, Any],
     device: str,
-) -> ModelArtifact:
+) -> PromptsArtifact:
     """`modules` prompts and a router over all upstream tasks, the reader frozen; `score` is on validation.
 
     Args:
@@ -90,8 +97,8 @@ def pretrain_prompts(
     from paperflows.components.prompts.routed import RoutedReader, reading_loss, right_answers
 
     s, seed = settings, PRETRAINED
-    frozen, tokenizer = _reader(reader)
-    model = RoutedReader(frozen, _modules(frozen, modules, len(upstream), s, seed))
+    frozen, tokenizer = load_reader(reader)
+    model = RoutedReader(frozen, fresh_modules(frozen, modules, len(upstream), s, seed))
     hidden = _texts_of(held_out)
     tables = [upstream_examples(data, tokenizer, s, "train", hidden) for data in upstream]
     held = [upstream_examples(data, tokenizer, s, "validation", hidden) for data in upstream]
@@ -110,98 +117,17 @@ def pretrain_prompts(
     scores = []
     for task, some in enumerate(held):
         with torch.no_grad():
-            alone = _modules(frozen, modules, 1, s, seed).to(model.modular.prompts.device)
+            alone = fresh_modules(frozen, modules, 1, s, seed).to(model.modular.prompts.device)
             alone.prompts.copy_(model.modular.prompts)
             alone.router.copy_(model.modular.router[task : task + 1])
         scores.append(float(right_answers(RoutedReader(frozen, alone), some).mean()))
     with new_artifact() as (out, artifact):
         state = {"prompts": model.modular.prompts, "router": model.modular.router}
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, out / MODULES)
-    return ModelArtifact(**artifact, name=name, score=sum(scores) / len(scores), history=done.history)
-
-
-@cached_task(name="adapt_prompts", task_run_name="{arm}-{shots[dataset]}-seed{seed}")
-def adapt_prompts(
-    arm: str,
-    reader: Artifact,
-    prompts: Artifact | None,
-    shots: ShotsArtifact,
-    settings: dict[str, Any],
-    seed: int,
-    device: str,
-) -> ReadArtifact:
-    """A new task by a few examples; the weights best on dev are kept, test is scored once.
-
-    | arm | prompts | learnt |
-    | --- | --- | --- |
-    | modular | pre-trained K | the router for a third of the steps, then the prompts too |
-    | uniform | pre-trained K | the prompts, the router fixed at equal gates |
-    | single | one pre-trained | the prompt |
-    | scratch | one drawn at random | the prompt |
-    | full | one drawn at random | everything |
-    | search_router | pre-trained K | K router values, by forward passes alone |
-    | search_both | pre-trained K | the router, then the prompt, by forward passes alone, for the same calls in all |
-    | search_scratch | one drawn at random | the prompt, by forward passes alone, for the same calls |
-
-    Args:
-        prompts: of `pretrain_prompts`; None for a prompt drawn at random.
-        settings: as there, and tune_steps, tune_rate, tune_router_rate (a factor on it), evaluations, calls,
-            population, router_sigma, bound, prompt_sigma.
-    """
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    from paperflows.components.prompts.routed import RoutedReader, reading_loss, right_answers, search_router
-    from paperflows.components.training.batching import Batches
-    from paperflows.components.training.device import accelerator
-
-    s = settings
-    frozen, tokenizer = _reader(reader)
-    state = load_file(open_artifact(prompts) / MODULES) if prompts else None
-    count = len(state["prompts"]) if state else 1
-    modules = _modules(frozen, count, 1, s, PRETRAINED if state else 1 + seed)
-    if state:
-        with torch.no_grad():
-            modules.prompts.copy_(state["prompts"])
-    model = RoutedReader(frozen, modules).to(accelerator(device).device)
-    texts = _shots(shots, tokenizer, s, seed)
-    place, name = next(model.parameters()).device, f"{arm}-{shots['dataset']}-seed{seed}"
-
-    def dev() -> float:
-        return float(right_answers(model, texts["dev"]).mean())
-
-    if arm.startswith("search"):
-        first = {"search_router": s["calls"], "search_both": s["calls"] // 2, "search_scratch": 0}[arm]
-        groups = [{k: v.to(place) for k, v in batch.items()} for batch in texts["train"].groups(16)]
-        history = search_router(
-            model.eval(), groups, router_calls=first, prompt_calls=s["calls"] - first, population=s["population"],
-            router_sigma=s["router_sigma"], bound=s["bound"], prompt_sigma=s["prompt_sigma"], seed=seed, score=dev,
-            every=max(s["population"], s["calls"] // 8),
-        )  # fmt: skip
-        score = dev()
-    else:
-        batches = Batches(batch_size=s["batch_size"], seed=seed, lengths=texts["train"].table.lengths)
-        frozen.requires_grad_(arm == "full")
-        modules.router.requires_grad_(arm == "modular")
-        first = s["tune_steps"] // 3 if arm == "modular" else 0
-
-        def batch_at(step: int) -> dict[str, Any]:
-            return {**texts["train"].batch(batches.at(step)), "router_only": step < first}
-
-        done = fit(
-            name, {"arm": arm, "seed": seed}, model, batch_at, reading_loss, s["tune_steps"],
-            s["tune_rate"], seed, device, weight_decay=0.0,
-            rates={"modular.router": s["tune_router_rate"]}, evaluate=lambda _: dev(),
-            evaluate_every=max(1, s["tune_steps"] // s["evaluations"]),
-        )  # fmt: skip
-        history, score = done.history, done.best_score
-    right = right_answers(model, texts["test"])
-    gates = [float(g) for g in model.modular.gates(0).detach().cpu()]
-    with new_artifact() as (out, artifact):
-        save_file({shots["dataset"]: right}, out / OUTPUTS)
-    return ReadArtifact(
-        **artifact, dataset=shots["dataset"], arm=arm, score=score, accuracy=float(right.mean()), gates=gates,
-        history=history,
+    gates = torch.sigmoid(model.modular.router.detach()).cpu().tolist()
+    return PromptsArtifact(
+        **artifact, name=name, score=sum(scores) / len(scores), history=done.history, gates=gates,
+        apart=model.modular.tasks_apart,
     )  # fmt: skip
 
 
@@ -242,23 +168,6 @@ def _fold(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _shots(shots: ShotsArtifact, tokenizer: Any, settings: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Train, dev and test of a few-shot task in its form."""
-    from paperflows.components.prompts.reading import form_of, read
-
-    folder = open_artifact(shots)
-    rows = {split: read_rows(folder / f"{split}.jsonl") for split in SPLITS}
-    labels = sorted({str(row["label"]) for row in rows["train"]})
-    form = form_of(shots["dataset"], settings["questions"])
-    return {
-        split: read(
-            some, form, tokenizer, labels=labels, options=len(labels), max_length=settings["max_length"],
-            seed=seed if split == "train" else 0,
-        )
-        for split, some in rows.items()
-    }  # fmt: skip
-
-
 def _in_turn(tables: list[Any], batch_size: int, seed: int) -> Any:
     """step -> a batch of task step modulo their number."""
     from paperflows.components.training.batching import Batches
@@ -283,7 +192,8 @@ def _encoder(folder: Any) -> tuple[Any, Any]:
     return encoder, load_tokenizer(str(folder))
 
 
-def _reader(reader: Artifact) -> tuple[Any, Any]:
+def load_reader(reader: Artifact) -> tuple[Any, Any]:
+    """A stored reader and its tokenizer."""
     from safetensors.torch import load_file
 
     from paperflows.components.prompts.reading import Reader
@@ -295,7 +205,8 @@ def _reader(reader: Artifact) -> tuple[Any, Any]:
     return built.eval(), tokenizer
 
 
-def _modules(reader: Any, modules: int, tasks: int, settings: dict[str, Any], seed: int) -> Any:
+def fresh_modules(reader: Any, modules: int, tasks: int, settings: dict[str, Any], seed: int) -> Any:
+    """K = `modules` prompts drawn at random, and a router of equal gates for each task."""
     from paperflows.components.prompts.modular import ModularPrompts
     from paperflows.components.prompts.tuning import word_states
 

@@ -23,7 +23,8 @@ class ForwardOnly:
 
     Args:
         encoder, head: the frozen model, in evaluation mode.
-        batches: of tokens, mask (B, T), place, target (B,): the few examples, best in groups of like length.
+        batches: of tokens, mask (B, T), target (B,) and place (B, ...), whatever the head reads as such: the few
+            examples, best in groups of like length.
         prompts: layer -> (n, D), the best so far; the first layer must be among them.
         loss: "hinge" asks the right logit to exceed each other by `margin`.
 
@@ -58,8 +59,14 @@ class ForwardOnly:
         self._below = {at: streams for at, streams in self._below.items() if at <= layer}
 
     def losses(self, layer: int, candidates: Tensor) -> Tensor:
-        """(P,) mean losses of (P, n, D) prompts of one layer, those of the other layers fixed."""
+        """(P,) mean losses of (P, n, D) prompts of one layer, those of the other layers fixed.
+
+        Raises:
+            RuntimeError: a gradient could be taken of them: a bug.
+        """
         logits = self.logits(layer, candidates).float()
+        if logits.requires_grad:
+            raise RuntimeError("gradients are on in a search by forward passes")
         self.calls += len(candidates)
         flat, target = logits.flatten(0, 1), self.target.repeat(len(candidates))
         if self.loss == "hinge":
@@ -82,7 +89,8 @@ class ForwardOnly:
         for batch, stream in zip(self.batches, self._streams(first), strict=True):
             given = {**self.prompts, layer: candidates.repeat_interleave(len(batch["target"]), 0)}
             last = self.encoder.advance(stream.expand(count), given, first=first)
-            logits = self.head(last.text, last.text_mask, batch["place"].repeat(count))
+            place = batch["place"]
+            logits = self.head(last.text, last.text_mask, place.repeat(count, *[1] * (place.ndim - 1)))
             said.append(logits.view(count, len(batch["target"]), -1))
         return torch.cat(said, 1)
 

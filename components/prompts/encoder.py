@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from paperflows.components.errors import InputError
 from paperflows.components.models.adapters import transformer_layers
 
 How = Literal["add", "replace"]
@@ -76,9 +77,18 @@ class PromptEncoder(nn.Module):
         self.depth = len(transformer_layers(encoder))
         config: Any = encoder.config
         self.width: int = getattr(config, "hidden_size", None) or config.dim
+        self.positions = _positions(encoder)
 
     def start(self, ids: Tensor, mask: Tensor) -> Stream:
-        """(B, T) token ids and mask -> the stream that enters layer 0."""
+        """(B, T) token ids and mask -> the stream that enters layer 0.
+
+        Raises:
+            InputError: more tokens than the encoder has positions; prompts take none.
+        """
+        if self.positions is not None and ids.shape[1] > self.positions:
+            raise InputError(
+                f"max_length: a text of {ids.shape[1]} tokens for an encoder of {self.positions} positions"
+            )
         hidden = self.encoder.embeddings(input_ids=ids)
         project = getattr(self.encoder, "embeddings_project", None)
         return Stream(hidden if project is None else project(hidden), mask)
@@ -116,6 +126,14 @@ class PromptEncoder(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor, prompts: Mapping[int, Prompt] | None = None) -> Tensor:
         """(B, T) token ids and mask -> (B, T, D) last states of the text."""
         return self.advance(self.start(ids, mask), prompts).text
+
+
+def _positions(encoder: Any) -> int | None:
+    """Most tokens of a text: rows of the table of positions, less those that RoBERTa leaves for padding."""
+    table = getattr(encoder.embeddings, "position_embeddings", None)
+    if table is None:
+        return None
+    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
 def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:

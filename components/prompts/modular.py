@@ -16,7 +16,8 @@ class ModularPrompts(nn.Module):
         tasks: S, rows of the router.
         layers: L; 1 for a prompt at the input alone.
         start: (n, D) states of words, what every prompt of layer 0 is added to.
-        scale: of the prompts that a d-vector of unit normals makes, in units of the states; one a layer.
+        scale: of the mean of all K prompts at the start, in units of the states; one a layer. Each of the K starts
+            sqrt(K) times as large, so that the mean of many is as large as a single one.
         temperature: tau of the relaxed gates.
     """
 
@@ -38,9 +39,16 @@ class ModularPrompts(nn.Module):
         matrices = torch.randn(layers, dimensions, length * width, generator=generator)
         self.register_buffer("projection", scale / dimensions**0.5 * matrices)
         self.register_buffer("start", start.detach().clone())
-        self.prompts = nn.Parameter(torch.randn(modules, layers, dimensions, generator=generator))
+        self.prompts = nn.Parameter(modules**0.5 * torch.randn(modules, layers, dimensions, generator=generator))
         self.router = nn.Parameter(torch.zeros(tasks, modules))
         self.temperature = temperature
+
+    @property
+    def tasks_apart(self) -> float:
+        """Mean absolute difference of two tasks' gates, over all pairs of tasks; 0 for a single task."""
+        gates = torch.sigmoid(self.router.detach())
+        pairs = torch.combinations(torch.arange(len(gates)))
+        return float((gates[pairs[:, 0]] - gates[pairs[:, 1]]).abs().mean()) if len(pairs) else 0.0
 
     def gates(self, task: int, *, uniforms: Tensor | None = None) -> Tensor:
         """(K,) gates of a task: sigmoid of its logits; with `uniforms` (K,) in (0, 1), drawn from relaxed Bernoullis.

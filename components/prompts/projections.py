@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from paperflows.components.prompts.encoder import PromptEncoder
+from paperflows.components.prompts.reading import Reading
 from paperflows.components.prompts.verbalizer import Prompted
 from paperflows.components.training.batching import token_budget_batches
 
@@ -21,7 +22,7 @@ def clipped_std(values: Tensor, *, rounds: int = 5, width: float = 3.0) -> float
 
 
 @torch.inference_mode()
-def state_stds(encoder: PromptEncoder, texts: Prompted, *, table: bool, budget: int = 4096) -> list[float]:
+def state_stds(encoder: PromptEncoder, texts: Prompted | Reading, *, table: bool, budget: int = 4096) -> list[float]:
     """(L) the scale of what enters each layer, clipped, over the states of texts.
 
     Args:
@@ -58,7 +59,13 @@ def projections(
     return made
 
 
-def uniform_projection(*, vectors: int, width: int, dimensions: int, seed: int) -> Tensor:
-    """(d, n * D) as a linear layer starts, uniform in +-1/sqrt(d): the projection of BBT's first version."""
-    generator = torch.Generator().manual_seed(seed * 1009)
-    return (2 * torch.rand(dimensions, vectors * width, generator=generator) - 1) / dimensions**0.5
+def uniform_projections(layers: int, *, vectors: int, width: int, dimensions: int, seed: int) -> list[Tensor]:
+    """One (d, n * D) a layer, as a linear layer starts, uniform in +-1/sqrt(d): as in BBT's first version.
+
+    Their scale is the same at every layer, whatever its states'.
+    """
+    made = []
+    for layer in range(layers):
+        generator = torch.Generator().manual_seed(seed * 1009 + layer)
+        made.append((2 * torch.rand(dimensions, vectors * width, generator=generator) - 1) / dimensions**0.5)
+    return made

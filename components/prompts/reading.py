@@ -7,6 +7,7 @@ option can stand for a label.
 Letters: N examples, B batch, T tokens, C options, D width. Source: MP2 (Sun et al. 2023), section 3.1.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,10 +27,14 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Form:
-    """The question of a task, and label -> phrase; a label without one stands for itself."""
+    """The question of a task, and label -> phrase; a label without one stands for itself.
+
+    `blank`: what stands in a text where the right option belongs; empty for tasks without such a place.
+    """
 
     question: str
     options: Mapping[str, str]
+    blank: str = ""
 
     def phrase(self, label: str) -> str:
         """What stands for a label."""
@@ -58,12 +63,13 @@ def form_of(dataset: str, own: Mapping[str, Any] | None = None) -> Form:
     found = known[dataset]
     if not isinstance(found, Mapping) or not found.get("question"):
         raise InputError(f"questions.{dataset}: expected the key question")
-    return Form(str(found["question"]), {str(k): str(v) for k, v in (found.get("options") or {}).items()})
+    options = {str(k): str(v) for k, v in (found.get("options") or {}).items()}
+    return Form(str(found["question"]), options, str(found.get("blank") or ""))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """N examples: tokens, the first and last token of each option (N, C, 2), and which is right (N,).
+    """N examples: tokens, the first and last token of each option (N, C, 2), which is right (N,), and its phrase.
 
     Examples with fewer options than others have (0, 0) in their last rows, where no option can stand.
     """
@@ -71,6 +77,7 @@ class Reading:
     table: TokenTable
     spans: Tensor
     target: Tensor
+    answers: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.target)
@@ -80,6 +87,16 @@ class Reading:
         tokens, mask = self.table.pad(rows)
         at = torch.from_numpy(rows)
         return {"tokens": tokens, "mask": mask, "spans": self.spans[at], "target": self.target[at]}
+
+    @property
+    def majority(self) -> float:
+        """Share of the most frequent answer."""
+        return max(Counter(self.answers).values()) / len(self)
+
+    @property
+    def chance(self) -> float:
+        """Mean of 1 / options shown."""
+        return float((1 / (self.spans[..., 1] > 0).sum(1)).mean())
 
     def groups(self, size: int) -> list[dict[str, Any]]:
         """All examples in batches of at most `size`, longest first."""
@@ -91,6 +108,9 @@ def read(
     rows: Rows, form: Form, tokenizer: Any, *, labels: Sequence[str], options: int, max_length: int, seed: int
 ) -> Reading:
     """Rows of classification, or of multiple choice, as reading comprehension.
+
+    Where the text is longer than the room that question and options leave, its end is cut off; of a text with a blank,
+    what is nearest to the blank is kept.
 
     Args:
         labels: all classes of the task; not read for multiple choice.
@@ -109,13 +129,14 @@ def read(
 
     question = tokens([form.question])[0]
     texts, seconds = tokens([r["text"] for r in rows]), tokens([r.get("text_pair") or "" for r in rows])
+    before = tokens([_ahead(r["text"], form.blank) for r in rows])
     given = [list(map(str, r["choices"])) if "choices" in r else None for r in rows]
     phrases = sorted({form.phrase(x) for label in given if label for x in label} | {form.phrase(x) for x in labels})
     pieces = dict(zip(phrases, tokens(phrases), strict=True))
     if empty := [phrase for phrase, some in pieces.items() if not some]:
         raise InputError(f"option {empty[0]!r} has no token in this vocabulary")
-    made, spans, target = [], [], []
-    for row, text, second, choices in zip(rows, texts, seconds, given, strict=True):
+    made, spans, target, answers = [], [], [], []
+    for row, text, ahead, second, choices in zip(rows, texts, before, seconds, given, strict=True):
         right = choices[row["answer"]] if choices else str(row["label"])
         if not choices and right not in labels:
             raise InputError(f"label {right!r} is none of {', '.join(labels[:20])}")
@@ -132,14 +153,40 @@ def read(
         if room < 1:
             raise InputError(f"max_length {max_length} leaves no room for a text after {form.question!r}")
         second = second[: max(room // 2, room - len(text))]
-        ids += [*text[: room - len(second)], last, *([*second, last] if second else [])]
+        kept = room - len(second)
+        start = max(0, min(len(ahead) - kept // 2, len(text) - kept))
+        ids += [*text[start : start + kept], last, *([*second, last] if second else [])]
         made.append(ids)
         # the right option's row is shuffled too: a target that is always 0 would hide an error in the spans
         shuffled = random.permutation(len(shown))
         spans.append(places[shuffled])
         target.append(int(np.flatnonzero(shuffled == 0)[0]))
+        answers.append(form.phrase(right))
     table = TokenTable(made, pad_id=tokenizer.pad_token_id)
-    return Reading(table, nn.utils.rnn.pad_sequence([torch.from_numpy(s) for s in spans], True), torch.tensor(target))
+    padded = nn.utils.rnn.pad_sequence([torch.from_numpy(s) for s in spans], True)
+    return Reading(table, padded, torch.tensor(target), tuple(answers))
+
+
+def _ahead(text: str, blank: str) -> str:
+    """What stands before the blank; nothing where there is none."""
+    return text.partition(blank)[0] if blank and blank in text else ""
+
+
+class SpanHead(nn.Linear):
+    """Start and end logits of every token, and from them the scores of options.
+
+    Args:
+        width: D.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 2)
+
+    def forward(self, states: Tensor, mask: Tensor, spans: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, T, D) states and (B, C, 2) spans -> scores of the options (B, C), -inf where there is none."""
+        start, end = super().forward(states).unbind(-1)
+        first, last = spans.unbind(-1)
+        return (start.gather(1, first) + end.gather(1, last)).masked_fill(last == 0, -torch.inf)
 
 
 class Reader(nn.Module):
@@ -153,12 +200,10 @@ class Reader(nn.Module):
     def __init__(self, encoder: nn.Module, *, how: How = "add") -> None:
         super().__init__()
         self.encoder, self.how = PromptEncoder(encoder), how
-        self.span = nn.Linear(self.encoder.width, 2)
+        self.span = SpanHead(self.encoder.width)
 
     def forward(self, batch: Mapping[str, Any], prompts: Mapping[int, Prompt] | None = None) -> Tensor:
         """tokens, mask (B, T) and spans (B, C, 2) -> scores of the options (B, C), -inf where there is none."""
         stream = self.encoder.start(batch["tokens"], batch["mask"])
-        text = self.encoder.advance(stream, prompts, how=self.how).text
-        start, end = self.span(text).unbind(-1)
-        first, last = batch["spans"].unbind(-1)
-        return (start.gather(1, first) + end.gather(1, last)).masked_fill(last == 0, -torch.inf)
+        last = self.encoder.advance(stream, prompts, how=self.how)
+        return self.span(last.text, last.text_mask, batch["spans"])

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paperflows.components.prompts.blackbox import ForwardOnly
 from paperflows.components.prompts.loading import gather
 from paperflows.components.prompts.modular import ModularPrompts
+from paperflows.components.prompts.projections import projections, state_stds
 from paperflows.components.prompts.reading import Reader, Reading
-from paperflows.components.prompts.search import Candidates
+from paperflows.components.prompts.search import Candidates, keep_best, search_layers
 
 
 class RoutedReader(nn.Module):
@@ -44,9 +46,16 @@ def reading_loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     return F.cross_entropy(model(batch).float(), batch["target"])
 
 
-def right_answers(model: nn.Module, examples: Reading) -> Tensor:
-    """(N,) 1 where the best option is the right one, else 0."""
-    said = gather(model.eval(), examples, next(model.parameters()).device)
+def right_answers(model: nn.Module, examples: Reading, prompts: Mapping[int, Tensor] | None = None) -> Tensor:
+    """(N,) 1 where the best option is the right one, else 0.
+
+    Args:
+        prompts: of a `Reader`, layer -> (n, D); a `RoutedReader` has its own.
+    """
+    model.eval()
+    said = gather(
+        lambda batch: model(batch, prompts) if prompts else model(batch), examples, next(model.parameters()).device
+    )
     return (said.argmax(1) == examples.target).float()
 
 
@@ -78,16 +87,17 @@ def search_router(
     seed: int,
     score: Callable[[], float],
     every: int,
-) -> list[dict[str, float]]:
+) -> tuple[list[dict[str, float]], int]:
     """CMA-ES on the K router values, then on the mixed prompt's L x d numbers; the best on dev stays in `model`.
 
     Args:
         model: with one row of the router. After a search of the prompt it holds that one prompt, K = 1.
-        router_calls, prompt_calls: forward calls of each search; a population counts as many as it has members.
+        router_calls, prompt_calls: forward calls of each search, multiples of the population; a population counts as
+            many as it has members.
         score: on dev, asked for at the start and after every `every` calls.
 
     Returns:
-        History of {"step" (calls), "loss", "score"}.
+        History of {"step" (calls), "loss", "score"}, and the calls made.
     """
     modules = model.modular
     kept = _state(modules)
@@ -135,7 +145,49 @@ def search_router(
                 look(best_loss)
         modules.prompts = nn.Parameter(kept["prompts"], requires_grad=False)
         modules.router = nn.Parameter(kept["router"], requires_grad=False)
-    return history
+    return history, calls
+
+
+def search_from_nothing(
+    reader: Reader,
+    train: Reading,
+    start: Tensor,
+    *,
+    layers: int,
+    dimensions: int,
+    alpha: float,
+    calls: int,
+    population: int,
+    seed: int,
+    score: Callable[[Mapping[int, Tensor]], float],
+    every: int,
+) -> tuple[dict[int, Tensor], list[dict[str, float]], int]:
+    """BBT (one layer) or BBTv2 (all layers in turn), on the loss of a reader instead of a classifier.
+
+    Args:
+        start: (n, D) what the prompt of layer 0 is added to; the others start at zero.
+        layers, dimensions: layers searched, and d of each.
+        alpha: scale of the first candidates' prompts, in units of the states that enter their layer.
+        calls: candidates in all, a multiple of the population.
+        score: on dev, of prompts; asked for at the start and after every `every` calls.
+
+    Returns:
+        The prompts best on dev, layer -> (n, D), a history of {"step" (calls), "loss", "score"}, and the calls made.
+    """
+    device = next(reader.parameters()).device
+    groups = [{k: v.to(device) for k, v in {**b, "place": b["spans"]}.items()} for b in train.groups(16)]
+    starts = [start.to(device), *[torch.zeros_like(start, device=device)] * (layers - 1)]
+    asked = ForwardOnly(reader.encoder, reader.span, groups, dict(enumerate(starts)))
+    stds = state_stds(reader.encoder, train, table=False)[:layers]
+    length, width = start.shape
+    sizes = {"vectors": length, "width": width, "dimensions": dimensions, "seed": seed}
+    matrices = projections(stds, alpha=alpha, sigma=1.0, **sizes)
+    searches = [
+        Candidates(dimensions, population=population, sigma=1.0, seed=seed * 100 + layer) for layer in range(layers)
+    ]
+    steps = search_layers(asked, [m.to(device) for m in matrices], starts, searches=searches, budget=calls)
+    _, history = keep_best(asked, steps, score=lambda: score(asked.prompts), every=every)
+    return asked.prompts, history, asked.calls
 
 
 def _state(modules: ModularPrompts) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ class Step:
 
 
 class Candidates:
-    """pycma behind ask and tell, in tensors.
+    """pycma behind ask and tell, in tensors; it draws from a generator of its own, not from NumPy's global one.
 
     Args:
         dimensions: d.
@@ -39,7 +39,9 @@ class Candidates:
     ) -> None:
         import cma
 
-        options: dict[str, Any] = {"seed": seed + 1, "popsize": population, "verbose": -9}
+        random = np.random.default_rng(seed)
+        options: dict[str, Any] = {"popsize": population, "verbose": -9, "seed": np.nan}
+        options["randn"] = lambda *shape: random.standard_normal(shape)
         if bound is not None:
             options["bounds"] = [-bound, bound]
         self._search = cma.CMAEvolutionStrategy(np.zeros(dimensions), sigma, options)

@@ -52,14 +52,23 @@ def test_mp2(connected):
     report, claims, folder = run(connected, "mp2")
     assert list(claims) == [
         "english_modular_beats_scratch", "english_modular_beats_single", "english_modular_beats_full",
-        "english_modular_beats_uniform",
+        "english_modular_beats_untrained", "english_modular_beats_uniform",
         "english_router_search_beats_scratch",
     ]  # fmt: skip
     metrics = report["metrics"]
-    arms = ("modular", "uniform", "single", "scratch", "full", "search_router", "search_both", "search_scratch")
-    assert {f"world_questions.{arm}.accuracy" for arm in arms} <= metrics.keys()
+    arms = ["none", "modular", "modular_untrained", "uniform", "single", "scratch", "full"]
+    searches = ["search_router", "search_both", "search_scratch"]
+    assert {f"world_questions.{arm}.accuracy" for arm in arms + searches} <= metrics.keys()
+    assert [metrics[f"world_questions.{arm}.calls"] for arm in searches] == [16.0] * 3
     assert 0 < metrics["english.upstream.reader"] < 1 and "english.upstream.modular" in metrics
-    assert {p.stem for p in (folder / "plots").glob("*.png")} == {"claims", "english", "english_router"}
+    assert metrics["english.upstream.world_nli.chance"] == pytest.approx(1 / 3)
+    assert {"english.upstream.world_nli.accuracy", "english.upstream.world_nli.majority"} <= metrics.keys()
+    assert 0 <= metrics["english.masked_lm.accuracy"] <= 1 and metrics["english.masked_lm.most_frequent"] > 0
+    assert metrics["english.upstream.gates_apart"] > 0
+    assert any("about prompts." in note for note in report["notes"]) == (metrics["english.upstream.gain"] < 0.02)
+    assert {p.stem for p in (folder / "plots").glob("*.png")} == {
+        "claims", "english", "english_router", "english_upstream",
+    }  # fmt: skip
     refused = connected.run(
         "run", "mp2", "--profile", "smoke", "--set", "datasets.builtin.english.downstream=[world_reviews]"
     )

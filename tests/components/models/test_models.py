@@ -266,3 +266,15 @@ def test_the_decoders_probabilities_of_all_texts_sum_to_one(decoder):
         padded = torch.cat([rows, torch.zeros_like(rows[:, :1])], 1)
         mask, more = (padded != 0).long(), torch.cat([wanted, torch.zeros(len(rows), 1, dtype=torch.bool)], 1)
         assert torch.allclose(token_losses(model, padded, mask, more), losses, atol=1e-5)
+
+
+def test_a_masked_lm_is_scored_beside_the_most_frequent_token():
+    from paperflows.components.models.masked_lm_head import masked_accuracy
+
+    tokenizer = train_wordpiece(["a b c", "a a b", "a a a"] * 3, vocab_size=20)
+    model = tiny_bert(vocab_size=len(tokenizer), width=16, layers=1, heads=2, seed=0)
+    with torch.no_grad():
+        model.cls.predictions.bias[tokenizer.convert_tokens_to_ids("a")] = 1e3
+    texts = ["a a a a b", "a c a a", "b b c a a"] * 40
+    accuracy, most_frequent = masked_accuracy(model, tokenizer, texts, max_length=16, seed=0)
+    assert accuracy == most_frequent and 0.5 < accuracy < 0.8, "9 of 14 tokens are an a, and it says nothing else"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from paperflows.components.prompts.blackbox import ForwardOnly, fingerprint, hinge
 from paperflows.components.prompts.encoder import PromptEncoder
-from paperflows.components.prompts.projections import clipped_std, projections, state_stds
+from paperflows.components.prompts.projections import clipped_std, projections, state_stds, uniform_projections
 from paperflows.components.prompts.search import Candidates, RandomCandidates, keep_best, search_layers
 from paperflows.components.prompts.verbalizer import LabelHead, Template, wrap
 
@@ -109,6 +109,30 @@ def test_a_search_asks_for_no_gradient_and_changes_no_weight(model):
     assert fingerprint(model.encoder, model.head) != before
 
 
+def test_a_loss_that_a_gradient_could_be_taken_of_is_refused(model, monkeypatch):
+    monkeypatch.setattr(ForwardOnly, "logits", ForwardOnly.logits.__wrapped__)
+    with pytest.raises(RuntimeError, match="gradients are on"):
+        model.losses(0, torch.randn(3, 2, 16))
+
+
+def test_every_search_draws_from_a_generator_of_its_own():
+    def asked(seed, between=None):
+        np.random.seed(3)
+        before = np.random.get_state()[1].tolist()
+        search, told = Candidates(3, population=5, sigma=1.0, seed=seed, bound=2.0), []
+        for _ in range(3):
+            told.append(search.ask())
+            search.tell(told[-1].square().sum(1).tolist())
+            if between:
+                between.tell(between.ask().sum(1).tolist())
+        assert np.random.get_state()[1].tolist() == before, "NumPy's global stream is not touched"
+        return torch.cat(told)
+
+    alone = asked(0)
+    assert torch.equal(alone, asked(0, between=Candidates(4, population=6, sigma=1.0, seed=1)))
+    assert not torch.allclose(alone, asked(1))
+
+
 def test_cma_beats_random_candidates_on_a_bowl():
     target = torch.linspace(-1, 1, 10)
     ends = {}
@@ -154,6 +178,13 @@ def test_projections_have_the_scale_of_their_layer(texts):
     made = projections([0.1, 2.0], vectors=50, width=16, dimensions=400, alpha=0.5, sigma=0.2, seed=0)
     z = 0.2 * torch.randn(20, 400, generator=torch.Generator().manual_seed(0))
     assert (z @ made[0]).std() == pytest.approx(0.05, rel=0.05) and (z @ made[1]).std() == pytest.approx(1.0, rel=0.05)
+
+
+def test_uniform_projections_are_one_a_layer_at_one_scale():
+    made = uniform_projections(3, vectors=5, width=16, dimensions=100, seed=0)
+    assert [m.shape for m in made] == [(100, 80)] * 3 and not torch.equal(made[0], made[1])
+    for matrix in made:
+        assert matrix.abs().max() <= 0.1 and matrix.std() == pytest.approx(0.1 / 3**0.5, rel=0.05)
 
 
 def test_clipping_takes_an_outlier_out():

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from paperflows.components.errors import InputError
 from paperflows.components.prompts.encoder import PromptEncoder
 from paperflows.components.prompts.soft_prompt import _stretches, make_prompt
 
@@ -80,6 +81,17 @@ def test_any_family_takes_a_prompt_and_padding_never_matters(kind, batch):
     alone = encoder(ids[1:2, :5], mask[1:2, :5], prompt)
     torch.testing.assert_close(states[1:2, :5], alone, atol=1e-5, rtol=0)
     assert not torch.allclose(states, encoder(ids, mask))
+
+
+@pytest.mark.parametrize("kind, most", [("bert", 64), ("roberta", 63), ("electra", 64), ("distilbert", 64)])
+def test_a_text_may_be_as_long_as_the_table_of_positions_and_no_longer(kind, most):
+    encoder = PromptEncoder(small(kind).base_model)  # RoBERTa's own padding id is 1, and 2 positions go; here it is 0
+    prompt = {0: torch.randn(3, 16)}
+    ids = torch.full((1, most), 7)
+    assert encoder(ids, torch.ones_like(ids), prompt).shape == (1, most, 16), "prompts take no position"
+    ids = torch.full((1, most + 1), 7)
+    with pytest.raises(InputError, match=f"{most + 1} tokens for an encoder of {most} positions"):
+        encoder(ids, torch.ones_like(ids))
 
 
 def test_a_run_cut_in_two_is_the_whole_run_also_for_copies(batch):
