@@ -71,7 +71,9 @@ def adapt_prompts(
     texts = _shots(shots, tokenizer, s, seed)
     read: Any = model
     found: Any = None
-    calls, gates, history = 0, [], []
+    calls = 0
+    gates: list[float] = []
+    history: list[dict[str, float]] = []
     if arm == "none":
         read = frozen
     elif arm == "search_scratch":
