@@ -122,10 +122,10 @@ class Brackets:
         found = Read()
         first, *others = _cut(text).strip().split("\n")
         line = " ".join([first, *takewhile(lambda other: other.lstrip().startswith("<"), others)])[:LONGEST]
-        body = r"((?:(?!<[015]>).)+?)"
-        inner = rf"<0>\s*+{body}\s*+<5>\s*+{body}\s*+<1>"
-        several = r"((?:<0>(?:(?!<[01]>).)*+<1>\s*+)+)(?:<1>)?"
-        outer = rf"<0>\s*+{body}\s*+<5>\s*+{body}\s*+{several}" if schema.relations else inner
+        body = r"(?!\s)((?:(?!<[015]>).)+?)(?<!\s)"  # without spaces at its ends, which would be tried at every length
+        inner = rf"<0>\s*{body}\s*<5>\s*{body}\s*<1>"
+        several = r"((?:<0>(?:(?!<[01]>).)*<1>\s*)+)(?:<1>)?"
+        outer = rf"<0>\s*{body}\s*<5>\s*{body}\s*{several}" if schema.relations else inner
         for match in re.finditer(outer, line):
             kind, span = match[1].strip(), match[2].strip()
             if not schema.relations:
