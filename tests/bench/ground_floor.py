@@ -1,6 +1,7 @@
 """Embeddings, the language model client, MLflow and the orchestration around a method."""
 
 import asyncio
+import importlib
 import importlib.util
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
@@ -129,11 +131,10 @@ print(json.dumps([first * 10, second * 10]))
 def orchestration() -> list[dict[str, Any]]:
     """What Prefect, MLflow and DVC add around the method."""
     found: list[dict[str, Any]] = []
-    spec = importlib.util.spec_from_file_location("project", ROOT / "tests" / "conftest.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["project"] = module
-    spec.loader.exec_module(module)
+    # a package without the repository on the path, whose folders would become top-level packages
+    package = sys.modules["tests"] = ModuleType("tests")
+    package.__path__ = [str(ROOT / "tests")]
+    module = importlib.import_module("tests.conftest")
     help_time = statistics.median(
         seconds(lambda: subprocess.run([COMMAND, "--help"], capture_output=True)) for _ in range(7)
     )
@@ -141,19 +142,25 @@ def orchestration() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         project = module.copy_project(Path(folder) / "project")
         project.make_laptop_small()
-        cold = seconds(lambda: project.run("run", "claif"))
+
+        def run() -> None:
+            process = project.start("run", "claif")  # not the tests' way, whose processes have the imports done
+            _, error = process.communicate(timeout=600)
+            assert process.returncode == 0, error
+
+        cold = seconds(run)
         report = json.loads((project.root / "reports" / "claif.json").read_text())
         found.append({"what": "smoke run of claif, first in a new project, no server", "value": cold, "unit": "s"})
         found.append({"what": "of which the flow", "value": report["seconds"], "unit": "s", "goal": 15.0})
-        again = statistics.median(seconds(lambda: project.run("run", "claif")) for _ in range(3))
+        again = statistics.median(seconds(run) for _ in range(3))
         found.append({"what": "the same run again, all cached, no server", "value": again, "unit": "s", "goal": 13.0})
-        project.dvc("repro")
-        noop = statistics.median(seconds(lambda: project.dvc("repro")) for _ in range(5))
-        found.append({"what": "dvc repro with nothing to do", "value": noop, "unit": "s", "goal": 1.5})
+        assert "didn't change" in project.dvc("repro", "claif").stdout
+        noop = statistics.median(seconds(lambda: project.dvc("repro", "claif")) for _ in range(5))
+        found.append({"what": "dvc repro claif with nothing to do", "value": noop, "unit": "s", "goal": 1.5})
         port = free_port(row=3)
         server = project.start("serve", "--port", str(port))
         module.wait_until(lambda: (project.root / ".state" / "served.json").exists(), 180)
-        served = statistics.median(seconds(lambda: project.run("run", "claif")) for _ in range(3))
+        served = statistics.median(seconds(run) for _ in range(3))
         found.append({"what": "the same, all cached, with a server", "value": served, "unit": "s", "goal": 6.0})
         environment = {**project.environment, "PREFECT_API_URL": f"http://127.0.0.1:{port + 1}/api"}
         done = subprocess.run(
