@@ -18,14 +18,13 @@ _ENDING = threading.Event()
 class Turns(ThreadPoolTaskRunner):
     """Tasks in threads, of which the one that runs is told when the flow ends without it: Prefect waits for it."""
 
-    def __enter__(self) -> Any:
-        _ENDING.clear()
-        return super().__enter__()
-
     def cancel_all(self) -> None:
-        """End what waits, and what runs when it next asks `is_ending`."""
+        """End what waits, and what runs when it next asks `is_ending`; return when it has ended."""
         _ENDING.set()
-        super().cancel_all()
+        try:
+            super().cancel_all()
+        finally:
+            _ENDING.clear()
 
 
 def is_ending() -> bool:

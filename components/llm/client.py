@@ -47,7 +47,7 @@ class LLM:
         self._next_start = 0.0
         self._observers, self._sleep = tuple(observers), sleep
         self._flying: dict[str, asyncio.Future[None]] = {}
-        self._probing: dict[str, asyncio.Lock] = {}
+        self._probing: dict[str, asyncio.Task[bool]] = {}
         self._stopped: ServiceError | None = None
         self._answered = False
         self._runner = asyncio.Runner()
@@ -116,18 +116,24 @@ class LLM:
     async def supports(self, field: str, request: Request) -> bool:
         """Whether the backend honours a field, by its own word or one probe that is remembered for a day."""
         key = f"{self.backend.name}\n{request.model}\n{field}"
-        async with self._probing.setdefault(key, asyncio.Lock()):
-            known = self.cache.probe(key)
-            if known is not None:
-                return known
-            try:
-                async for attempt in self._attempts():
-                    with attempt:
-                        known = await self.backend.supports(field, request)
-            except TransientError as error:
-                raise EndpointError(f"{self.backend.name} cannot be reached: {error.reason}") from error
-            self.cache.remember_probe(key, bool(known))
-            return bool(known)
+        known = self.cache.probe(key)
+        if known is not None:
+            return known
+        if (flight := self._probing.get(key)) is None:
+            flight = self._probing[key] = asyncio.create_task(self._probe(key, field, request))
+            flight.add_done_callback(lambda _: self._probing.pop(key))
+        return await flight
+
+    async def _probe(self, key: str, field: str, request: Request) -> bool:
+        known = False
+        try:
+            async for attempt in self._attempts():
+                with attempt:
+                    known = await self.backend.supports(field, request)
+        except TransientError as error:
+            raise EndpointError(f"{self.backend.name} cannot be reached: {error.reason}") from error
+        self.cache.remember_probe(key, known)
+        return known
 
     async def _fill(self, request: Request, keys: list[str], known: dict[str, Completion]) -> list[Completion]:
         missing = [i for i, key in enumerate(keys) if key not in known]

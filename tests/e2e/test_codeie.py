@@ -53,3 +53,5 @@ def test_smoke_run(connected):
     keys = [f"world_names entities.code model in context {form}.0" for form in ("code", "sel")]
     assert sorted(metrics[f"llm.requests.{key}"] for key in keys) == [10, 11]
     assert all(metrics[f"structural_errors.{key}"] == 0 for key in keys)
+    assert sorted(metrics[f"shortened.{key}"] for key in keys) == [0, 1]
+    assert all(metrics[f"unanswered.{key}"] == 0 for key in keys)

@@ -1,22 +1,13 @@
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
-from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
-from paperflows.components.annotation.llm import LLMJudge, LLMWriter
 from paperflows.components.errors import ServiceError
 from paperflows.components.llm.backend import EndpointError
-from paperflows.components.llm.cache import CompletionCache
 from paperflows.components.llm.recording import Recorder
 from paperflows.components.llm.request import BudgetExceeded, Message, Request, UnsupportedField
-from paperflows.components.llm.structured import ask, first_json
 
 from .conftest import ask_for, html, status
 
@@ -207,10 +198,14 @@ def test_a_field_the_server_ignores_is_refused_before_sending(client, server):
     assert answer.logprobs == (-0.5,) and answer.tokens == ("echo",)
 
 
-def test_requests_at_once_probe_once(client, server):
-    server.delay = 0.02
+def test_requests_at_once_probe_once_and_fail_once(client, server):
+    server.script = [status(503)] * 1000
+    with pytest.raises(EndpointError, match="cannot be reached"):
+        client(concurrency=4).run([ask_for(f"q{i}", n=3) for i in range(50)])
+    assert server.per_text["Count from 1 to 5."] == 8, "the eight attempts of one probe"
+    server.script, server.delay = [], 0.02
     client(concurrency=4).run([ask_for(f"q{i}", n=3) for i in range(50)])
-    assert server.per_text["Count from 1 to 5."] == 1
+    assert server.per_text["Count from 1 to 5."] == 9
 
 
 def test_probe_is_remembered(client, server):
@@ -249,62 +244,6 @@ def test_tags_are_not_part_of_the_key_but_the_prompt_file_is(client, server):
     assert len(server.bodies) == 2
 
 
-CHILD = """
-import sys
-from pathlib import Path
-from paperflows.components.llm.backends import LLMSettings, open_llm
-from paperflows.components.llm.request import Message, Request
-url, path = sys.argv[1:]
-llm = open_llm(LLMSettings(kind="endpoint", model="m", base_url=url, cache_path=Path(path), concurrency=4))
-llm.run([Request(model="m", messages=(Message(role="user", content=f"q{i}"),)) for i in range(60)])
-print("done")
-"""
-
-
-def start_child(server, tmp_path):
-    command = [sys.executable, "-c", CHILD, server.url, str(tmp_path / "shared.sqlite")]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def test_two_processes_ask_each_question_once(server, tmp_path):
-    server.delay = 0.02
-    children = [start_child(server, tmp_path) for _ in range(2)]
-    assert [child.communicate(timeout=60)[0] for child in children] == ["done\n", "done\n"]
-    assert set(server.per_text.values()) == {1} and len(server.per_text) == 60
-
-
-def test_killed_process_loses_only_the_calls_in_flight(server, tmp_path):
-    server.delay = 0.05
-    child = start_child(server, tmp_path)
-    end = time.monotonic() + 60
-    while len(server.bodies) < 20 and time.monotonic() < end:
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait(10)
-    time.sleep(0.1)
-    before = len(server.bodies)
-    assert 20 <= before < 60
-    server.delay = 0.0
-    assert start_child(server, tmp_path).communicate(timeout=60)[0] == "done\n"
-    assert len(server.per_text) == 60
-    repeated = sum(count - 1 for count in server.per_text.values())
-    assert repeated <= 4, "at most the four in flight were asked for again"
-
-
-def test_unreadable_cache_row_counts_as_missing(client, server, tmp_path):
-    llm = client()
-    llm.run([ask_for("q")])
-    llm.cache._db.execute("UPDATE completions SET value = '{\"text\": 1'")
-    llm.cache._db.execute("DELETE FROM completions WHERE 0")
-    assert llm.cache.get([ask_for("q").key(llm.backend.name, 0)]) == {}
-
-
-def test_cache_path_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(ServiceError, match="completion cache"):
-        CompletionCache(tmp_path / "file" / "c.sqlite")
-
-
 def test_key_is_sent_in_the_header_and_kept_nowhere(client, server, tmp_path, caplog):
     recorded = tmp_path / "record.jsonl"
     llm = client(observers=[Recorder(recorded)])
@@ -314,73 +253,6 @@ def test_key_is_sent_in_the_header_and_kept_nowhere(client, server, tmp_path, ca
     for path in tmp_path.iterdir():
         assert b"secret-key" not in path.read_bytes(), path
     assert "secret-key" not in caplog.text
-
-
-class Grade(BaseModel):
-    explanation: str
-    score: float
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ('Sure: {"score": 0.5, "explanation": "a } in text"} and 0.9', {"score": 0.5, "explanation": "a } in text"}),
-        ('```json\n[1, {"a": 2}]\n```', [1, {"a": 2}]),
-        ("The score is 0.7.", None),
-        ('{"score": NaN} then {"score": 1}', {"score": 1}),
-        ("{ not json } {}", {}),
-    ],
-)
-def test_first_json(text, value):
-    assert first_json(text) == value
-
-
-def chat_reply(server, text):
-    def reply(body):
-        whole = server.good(body, "", True)
-        whole["choices"][0]["message"]["content"] = text
-        return JSONResponse(whole)
-
-    return reply
-
-
-def test_unreadable_reply_is_asked_again_with_its_error(client, server):
-    good = json.dumps({"explanation": "x", "score": 0.25})
-    server.script = [None, chat_reply(server, "about 0.7, I think"), chat_reply(server, good)]  # first: the probe
-    llm = client(concurrency=1)
-    (grade,) = ask(llm, [ask_for("grade")], Grade)
-    assert grade.score == 0.25 and llm.usage.counters["parse_failures"] == 1
-    last = server.bodies[-1]["messages"]
-    assert last[-2]["content"] == "about 0.7, I think" and "could not be read" in last[-1]["content"]
-
-
-def test_reply_that_stays_unreadable_is_counted_not_guessed(client, server):
-    server.script = [None, *[chat_reply(server, "0.7") for _ in range(3)]]
-    llm = client(concurrency=1)
-    assert ask(llm, [ask_for("grade")], Grade) == [None]
-    assert llm.usage.counters["parse_failures"] == 3 and len(server.bodies) == 4
-
-
-def test_schema_is_sent_where_the_server_honours_it(client, server):
-    server.honours["json"] = True
-    ask(client(), [ask_for("grade")], Grade, again=0)
-    assert server.bodies[-1]["response_format"]["json_schema"]["schema"]["required"] == ["explanation", "score"]
-
-
-def test_writer_and_judge_over_http(client, server):
-    def reply(body):
-        text = body["messages"][-1]["content"]
-        if "Sentence 1" in text:
-            return chat_reply(server, json.dumps({"explanation": "why 0.1", "score": 0.8}))(body)
-        return chat_reply(server, '"A new sentence."\nSecond line' if "<mask>" in text else "still <mask> here")(body)
-
-    server.script = [reply] * 50
-    llm = client(concurrency=1)
-    written = LLMWriter(llm, model="m").write(["one two three four", "five six"], [0.5, 0.0], 1)
-    assert written == ["A new sentence.", None]
-    assert server.bodies[0]["temperature"] == 0.7 and server.bodies[0]["top_p"] == 0.9
-    (judged,) = LLMJudge(llm, model="m").score([("a", "b")])
-    assert (judged.score, judged.explanation) == (0.8, "why 0.1")
 
 
 def test_request_needs_exactly_one_input():
