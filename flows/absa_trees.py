@@ -106,7 +106,7 @@ PAPER = Paper(
 
 CONTROLS = ("left_chain", "random")  # all measures are undirected: a right chain is a left one
 FEATURES = ("words", "states")  # the encoder's input embeddings under a BiLSTM; the fine-tuned encoder's last states
-ON_STATES = ("finetuned", "random")  # trees whose models read states too
+ON_STATES = ("finetuned", "parser", "random")  # trees whose models read states too
 TIE = 0.01  # macro-F1 by which one system may be behind another and still count as tied
 
 
@@ -228,8 +228,9 @@ def score_claims(params: AbsaTrees, scores: dict[str, Any], gold: Any) -> list[C
             statement = f"{model.upper()} on fine-tuned trees is at least tied with {kind.replace('_', ' ')} trees"
             identity = f"{model}_tied_with_{kind}"
             found.append(claim(identity, statement, f"words.{model}.finetuned", f"words.{model}.{kind}"))
-        statement = f"On the fine-tuned encoder's states, an MLP is at least tied with {model.upper()} and its trees"
-        found.append(claim(f"mlp_tied_with_{model}", statement, "states.mlp", f"states.{model}.finetuned"))
+        for kind, whose in (("finetuned", "its"), ("parser", "the parser's")):
+            statement = f"On fine-tuned states, an MLP is at least tied with {model.upper()} and {whose} trees"
+            found.append(claim(f"mlp_tied_with_{model}_{kind}", statement, "states.mlp", f"states.{model}.{kind}"))
     return found
 
 
@@ -261,9 +262,9 @@ def describe(
         "the aspects whose sentences have trees (`train.with_trees`); seeds differ in them only.",
         "`end_to_end` is the pure encoder with its own MLP, trained once on all training aspects that are not left "
         "out, on the same test aspects.",
-        "`changed_by_tree` is the share of a model's decisions on fine-tuned trees that another tree changes (on "
-        "states: a random tree). States of an encoder that was fine-tuned on the aspect hold its sentiment at every "
-        "word, so that there is little for a tree to change.",
+        "`changed_by_tree` is the share of a model's decisions on fine-tuned trees that other trees change (on "
+        "states: the parser's and random ones). States of an encoder that was fine-tuned on the aspect hold its "
+        "sentiment at every word, so that there is little for a tree to change.",
         f"Sentences of more than {params.max_words} words are left out. `tied`: at most {TIE} macro-F1 behind.",
     ]
     found.children = [(model["name"], {"dataset": name}, model["history"]) for name, model in tuned.items()]

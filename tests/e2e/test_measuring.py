@@ -50,9 +50,11 @@ def test_absa_trees(connected):
         assert metrics[f"world_reviews.asd.{kind}"] >= 1 and 0 <= metrics[f"world_reviews.f1.words.asgcn.{kind}"] <= 1
     assert metrics["treebank.uuas.left_chain"] > 0.3
     assert 0 <= metrics["world_reviews.f1.end_to_end"] <= 1 and 0 < metrics["world_reviews.accuracy.end_to_end"] <= 1
-    assert {"states.mlp", "states.asgcn.random", "words.mlp"} <= {n.partition(".f1.")[2] for n in metrics}
+    assert {"states.mlp", "states.asgcn.parser", "states.asgcn.random", "words.mlp"} <= {
+        n.partition(".f1.")[2] for n in metrics
+    }
     claims = {claim["id"]: claim for claim in report["claims"]}
-    assert claims["mlp_tied_with_asgcn"]["seeds"] == 2 and claims["finetuned_nearer_than_left_chain"]["n"] > 0
+    assert claims["mlp_tied_with_asgcn_parser"]["seeds"] == 2 and claims["finetuned_nearer_than_left_chain"]["n"] > 0
     assert (folder / "artifacts" / "encoder-world_reviews" / "model.safetensors").is_file()
 
 
