@@ -234,6 +234,14 @@ def claims_of(params: Codeie, jobs: list[Any], results: Any, parsed: Any) -> lis
                     baseline_name="text model, brackets", datasets=[name], statistic="f1",
                 )
             )  # fmt: skip
+        if not relations:
+            claims.append(
+                claim(
+                    "code_beats_brackets_constrained", "so it does where neither can write anything but its form",
+                    metric="F1", ours=code, baseline=flat, baseline_name="text model, brackets",
+                    datasets=[f"{name}.constrained"], statistic="f1",
+                )
+            )  # fmt: skip
         if "tags" in by:
             claims.append(
                 claim(
@@ -269,7 +277,9 @@ def describe(found: Any, params: Codeie, results: Any, parsed: Any, writers: Any
         "more tokens of them, `at equal tokens` it takes fewer steps. `structural_errors` is a share of the answers, "
         "`structural_errors_a_record` of the records and pieces that were written.",
         "Training sentences that stand in the test split word for word are left out (`dropped`). `targets_cut`: test "
-        "sentences whose reference is longer than a model may write in that form, which it cannot get right.",
+        "sentences whose reference is longer than a model may write in that form, which it cannot get right. "
+        "`constrained`: entities written by the same models with a grammar of the form, which leaves spans to be "
+        "copied and nothing to be broken but an end for want of room.",
     ]
     found.children = [
         (f"{name}-lm-seed{seed}", {"corpus": name, "seed": seed}, writer["history"])

@@ -21,8 +21,9 @@ _TOO_LONG = re.compile("context_length|maximum context length")
 
 class ExtractorArtifact(Artifact):
     """`outputs.safetensors`: dataset -> (N, 3) hits, said, true a test sentence; `<dataset>.errors` -> (N,) whether its
-    structure is broken; `<dataset>.nats` -> (N, 2) nats of the reference target and its records. `answers.jsonl`: what
-    was written.
+    structure is broken; `<dataset>.nats` -> (N, 2) nats of the reference target and its records;
+    `<dataset>.constrained` -> (N, 3) as the first, where nothing but well-formed targets could be written.
+    `answers.jsonl`: what was written.
     """
 
     f1: float
@@ -38,7 +39,8 @@ def train_extractor(
 ) -> ExtractorArtifact:  # fmt: skip
     """Train a copy model to write the records of `size` training sentences in one form; score it on test sentences.
 
-    Training sentences that stand in the test split word for word are left out.
+    Training sentences that stand in the test split word for word are left out. Entities are written once more with a
+    grammar that leaves no way to break the form (`constrained`).
 
     Args:
         form: code, sel or json.
@@ -89,8 +91,8 @@ def train_extractor(
         lambda m, b: m(b["source"], b["mask"], b["target"]), steps, t["learning_rate"], seed, device,
         rates={"encoder.": t["encoder_rate"]},
     )  # fmt: skip
-    answers, nats, cut = _write_all(whole, test, tokenizer, words, FORMS[form], schema, t)
-    found = _scored(data["name"], answers, nats, test, schema, form, done.history, dropped)
+    free, constrained, nats, cut = _write_all(whole, test, tokenizer, words, FORMS[form], schema, t)
+    found = _scored(data["name"], free, nats, test, schema, form, done.history, dropped, constrained=constrained)
     sizes = {"targets_cut": float(cut), "tokens_a_target": length, "steps": float(steps)}
     return ExtractorArtifact(**{**found, "counts": {**found["counts"], **sizes}})
 
@@ -214,19 +216,21 @@ def _split(
 
 
 def _write_all(whole: Any, test: Any, tokenizer: Any, words: Any, form: Any, schema: Any, t: dict[str, Any]) -> Any:
-    """What the model writes for each test sentence, the nats (N,) of its reference target, and how many of those are
-    longer than what a model may write.
+    """What the model writes for each test sentence, freely and (None for relations) by the form's grammar, the nats
+    (N,) of its reference target, and how many of those are longer than what a model may write.
     """
     import numpy as np
     import torch
 
+    from paperflows.components.extraction.grammar import Grammar
     from paperflows.components.extraction.targets import read_source, spell, write_target
     from paperflows.components.training.batching import token_budget_batches
 
     whole.eval()
     device = next(whole.parameters()).device
     sources = [read_source(s, tokenizer, max_length=t["max_length"]) for s in test]
-    answers, nats, cut = [""] * len(test), np.zeros(len(test)), 0
+    free, constrained, nats, cut = [""] * len(test), [""] * len(test), np.zeros(len(test)), 0
+    grammar = None if schema.relations else Grammar(form, schema, words)
     for rows in token_budget_batches(np.array([len(s.ids) for s in sources]), budget=2048):
         ids = _pad([sources[i].ids for i in rows], tokenizer.pad_token_id).to(device)
         mask = (ids != tokenizer.pad_token_id).long()
@@ -240,15 +244,32 @@ def _write_all(whole: Any, test: Any, tokenizer: Any, words: Any, form: Any, sch
             wanted = gold[:, 1:].clamp(min=0)[..., None]
             nats[rows] = -(said.gather(-1, wanted)[..., 0] * (gold[:, 1:] >= 0)).sum(1).cpu().double().numpy()
             written = whole.decoder.write(memory, mask, longest=t["longest"])
+            if grammar:
+                pieces = _pad([[a < b for a, b in sources[i].places] for i in rows], False).to(device)
+                ruled = whole.decoder.write(memory, mask, longest=t["longest"], walk=grammar.walk(pieces))
+            else:
+                ruled = []
         for i, numbers in zip(rows, written, strict=True):
-            answers[i] = spell(numbers, sources[i], words)
-    return answers, nats, cut
+            free[i] = spell(numbers, sources[i], words)
+        for i, numbers in zip(rows, ruled, strict=False):
+            constrained[i] = spell(numbers, sources[i], words)
+    return free, constrained if grammar else None, nats, cut
 
 
 def _scored(
     name: str, answers: list[str], nats: Any, test: Any, schema: Any, form: str, history: Any, dropped: int,
-    recorded: dict[str, str] | None = None,
+    recorded: dict[str, str] | None = None, constrained: list[str] | None = None,
 ) -> ExtractorArtifact:  # fmt: skip
+    located = _located(answers, test, schema, form)
+    lines = [
+        {"text": s.text, "answer": a, **dict(one.counts)} for s, a, one in zip(test, answers, located, strict=True)
+    ]
+    texts = {"answers.jsonl": "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)}
+    ruled = _located(constrained, test, schema, form) if constrained is not None else None
+    return _stored(name, located, nats, test, schema, texts | (recorded or {}), history, dropped, ruled)
+
+
+def _located(answers: list[str], test: Any, schema: Any, form: str) -> Any:
     from paperflows.components.extraction.forms import FORMS
     from paperflows.components.extraction.scoring import locate
 
@@ -257,24 +278,26 @@ def _scored(
     for one, r in zip(located, read, strict=True):
         one.counts.update(r.counts)
         one.counts["read"] = len(r.records)
-    lines = [
-        {"text": s.text, "answer": a, **dict(one.counts)} for s, a, one in zip(test, answers, located, strict=True)
-    ]
-    texts = {"answers.jsonl": "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)}
-    return _stored(name, located, nats, test, schema, texts | (recorded or {}), history, dropped)
+    return located
 
 
 def _stored(
-    name: str, located: Any, nats: Any, test: Any, schema: Any, texts: dict[str, str], history: Any, dropped: int
-) -> ExtractorArtifact:
+    name: str, located: Any, nats: Any, test: Any, schema: Any, texts: dict[str, str], history: Any, dropped: int,
+    constrained: Any = None,
+) -> ExtractorArtifact:  # fmt: skip
     import numpy as np
     from safetensors.numpy import save_file
 
     from paperflows.components.evaluation.bootstrap import f1
     from paperflows.components.extraction.scoring import counts_of
 
-    counts = np.stack([counts_of(one, sentence, schema) for one, sentence in zip(located, test, strict=True)])
-    broken = np.array([float(one.counts["ill_formed"] + one.counts["truncated"] > 0) for one in located])
+    def counted(found: Any) -> Any:
+        return np.stack([counts_of(one, sentence, schema) for one, sentence in zip(found, test, strict=True)])
+
+    def broken_of(found: Any) -> Any:
+        return np.array([float(one.counts["ill_formed"] + one.counts["truncated"] > 0) for one in found])
+
+    counts, broken = counted(located), broken_of(located)
     totals = {n: sum(o.counts[n] for o in located) for n in sorted({n for o in located for n in o.counts})}
     outputs = {name: counts, f"{name}.errors": broken}
     bad = sum(one.counts["ill_formed"] + one.counts["truncated"] for one in located)
@@ -286,6 +309,10 @@ def _stored(
         records = counts[:, 2]
         outputs[f"{name}.nats"] = np.stack([nats, records], axis=1)
         rates["nats_a_record"] = float(nats.sum() / max(1.0, records.sum()))
+    if constrained is not None:
+        outputs[f"{name}.constrained"] = counted(constrained)
+        rates["constrained_f1"] = float(f1(np.zeros(1), outputs[f"{name}.constrained"]))
+        rates["constrained_structural_errors"] = float(broken_of(constrained).mean())
     with new_artifact() as (folder, artifact):
         save_file(outputs, folder / OUTPUTS)
         for file, text in texts.items():

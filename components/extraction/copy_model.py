@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paperflows.components.extraction.grammar import Walk
+
 
 class Block(nn.Module):
     """Pre-norm self-attention, cross-attention and feed-forward."""
@@ -118,8 +120,12 @@ class Decoder(nn.Module):
         return self.log_probabilities(x, memory, mask)
 
     @torch.inference_mode()
-    def write(self, memory: Tensor, mask: Tensor, *, longest: int) -> list[list[int]]:
-        """Greedy targets (without begin and end) of B sentences; each position is computed once."""
+    def write(self, memory: Tensor, mask: Tensor, *, longest: int, walk: Walk | None = None) -> list[list[int]]:
+        """Greedy targets (without begin and end) of B sentences; each position is computed once.
+
+        Args:
+            walk: the best of what it allows is written; empty allows everything.
+        """
         rows, kept = len(memory), self.remember(memory, len(memory))
         seen = _seen(mask, rows, memory.device)
         ids = torch.zeros(rows, 1, dtype=torch.int64, device=memory.device)
@@ -129,8 +135,11 @@ class Decoder(nn.Module):
             x = self.embed(ids, memory, place)
             for i, (block, known) in enumerate(zip(self.blocks, kept, strict=True)):
                 x, past[i] = block(x, known, seen, past[i])
-            ids = self.log_probabilities(x, memory, mask).argmax(-1)
-            ids = torch.where(open_[:, None], ids, 1)
+            said = self.log_probabilities(x, memory, mask)[:, -1]
+            ids = (said if walk is None else said.masked_fill(~walk.allowed(), -torch.inf)).argmax(-1)
+            if walk is not None:
+                walk.advance(ids)
+            ids = torch.where(open_, ids, 1)[:, None]
             written.append(ids)
             open_ &= ids[:, 0] != 1
             if not open_.any():

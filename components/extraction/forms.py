@@ -26,7 +26,8 @@ class Read:
     """Raw records, none checked against a schema yet, and what could not be read.
 
     `counts`: ill_formed (lines, or what is left of brackets, that are no record), truncated (a last line that is cut),
-    extra_keys. An answer with neither of the first two is a target that some records have.
+    extra_keys, untyped_tail (a relation whose tail has no bracket of its own). An answer with neither of the first two
+    is a target that some records have.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -105,19 +106,25 @@ class Brackets:
         return f'The text is : "{sentence}". {cue}'
 
     def target(self, records: Sequence[Record], schema: Schema) -> str:
-        """`<0> type <5> span <1>` an entity; a relation is nested in its first entity."""
-        parts = []
-        for record in records:
-            if schema.relations:
-                inner = f"<0> {record['rel_type']} <5> {record['ent2_type']} : {record['ent2_text']} <1> "
-                parts.append(f"<0> {record['ent1_type']} <5> {record['ent1_text']} {inner}<1>")
-            else:
-                parts.append(f"<0> {record['type']} <5> {record['text']} <1>")
+        """`<0> type <5> span <1>` an entity, in it `<0> relation <5> span <1>` for each relation that it heads.
+
+        Only entities of relations are written where these are asked for, as in code; the type of a tail stands in the
+        tail's own bracket.
+        """
+        blocks = [(record["type"], record["text"], "") for record in records] if not schema.relations else []
+        if schema.relations:
+            tails: dict[tuple[str, str], str] = {}
+            for r in records:
+                head, tail = (r["ent1_type"], r["ent1_text"]), (r["ent2_type"], r["ent2_text"])
+                tails[head] = f"{tails.get(head, '')}<0> {r['rel_type']} <5> {tail[1]} <1> "
+                tails.setdefault(tail, "")
+            blocks = [(kind, text, inside) for (kind, text), inside in tails.items()]
+        parts = [f"<0> {kind} <5> {text} {inside}<1>" for kind, text, inside in blocks]
         return f"<0> {' '.join(parts)} <1>\n" if parts else "<0> <1>\n"
 
     def read(self, text: str, schema: Schema) -> Read:
-        """Every innermost bracket (entities), or bracket in a bracket (relations), of the first line and of those after
-        it that begin with one; ill-formed is each bracket that is left over, and what else is.
+        """Every innermost bracket (entities), or bracket with the brackets in it (relations), of the first line and of
+        those after it that begin with one; ill-formed is each bracket that is left over, and what else is.
         """
         found = Read()
         first, *others = _cut(text).strip().split("\n")
@@ -125,17 +132,22 @@ class Brackets:
         body = r"(?!\s)((?:(?!<[015]>).)+?)(?<!\s)"  # without spaces at its ends, which would be tried at every length
         inner = rf"<0>\s*{body}\s*<5>\s*{body}\s*<1>"
         several = r"((?:<0>(?:(?!<[01]>).)*<1>\s*)+)(?:<1>)?"
-        outer = rf"<0>\s*{body}\s*<5>\s*{body}\s*{several}" if schema.relations else inner
-        for match in re.finditer(outer, line):
+        outer = rf"<0>\s*{body}\s*<5>\s*{body}\s*(?:{several}|<1>)" if schema.relations else inner
+        blocks = list(re.finditer(outer, line))
+        types = {match[2].strip(): match[1].strip() for match in reversed(blocks)}
+        for match in blocks:
             kind, span = match[1].strip(), match[2].strip()
             if not schema.relations:
                 _keep(found, (span, kind), ENTITY_KEYS)
                 continue
-            tails = re.findall(inner, match[3])
-            found.counts["ill_formed"] += int(len(tails) < match[3].count("<0>"))
+            inside = match[3] or ""
+            tails = re.findall(inner, inside)
+            found.counts["ill_formed"] += int(len(tails) < inside.count("<0>"))
             for relation, tail in tails:
-                tail_type, _, tail_text = tail.partition(" : ")
-                _keep(found, (relation, kind, span, tail_type, tail_text), RELATION_KEYS)
+                if tail.strip() in types:
+                    _keep(found, (relation, kind, span, types[tail.strip()], tail), RELATION_KEYS)
+                else:
+                    found.counts["untyped_tail"] += 1
         left = "".join(re.sub(outer, "", line).split())
         found.counts["ill_formed"] += max(1, left.count("<0>") - 1) if left != "<0><1>" else 0
         return found

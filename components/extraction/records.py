@@ -87,17 +87,20 @@ def schema_of(sentences: Sequence[Sentence], *, relations: bool) -> Schema:
     return Schema(tuple(kinds), tuple(links))
 
 
-def records_of(sentence: Sentence, schema: Schema) -> list[Record]:
-    """The gold records in the order of the annotation: entities, or relations where the schema has them."""
+def records_of(sentence: Sentence, schema: Schema, texts: Sequence[str] | None = None) -> list[Record]:
+    """The gold records in the order of the annotation: entities, or relations where the schema has them.
+
+    Args:
+        texts: what stands for each entity; empty for its words.
+    """
+    spans = sentence.entities
+    texts = [sentence.words(span) for span in spans] if texts is None else texts
     if not schema.relations:
-        return [{"text": sentence.words(span), "type": span.type} for span in sentence.entities]
-    found = []
-    for head, tail, kind in sentence.relations:
-        one, two = sentence.entities[head], sentence.entities[tail]
-        found.append(
-            {
-                "rel_type": kind, "ent1_type": one.type, "ent1_text": sentence.words(one), "ent2_type": two.type,
-                "ent2_text": sentence.words(two),
-            }
-        )  # fmt: skip
-    return found
+        return [{"text": text, "type": span.type} for text, span in zip(texts, spans, strict=True)]
+    return [
+        {
+            "rel_type": kind, "ent1_type": spans[head].type, "ent1_text": texts[head], "ent2_type": spans[tail].type,
+            "ent2_text": texts[tail],
+        }
+        for head, tail, kind in sentence.relations
+    ]  # fmt: skip

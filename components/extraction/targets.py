@@ -4,14 +4,30 @@ Letters: V vocabulary of the decoder. A number below V is a token, V + t is sour
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from paperflows.components.extraction.forms import Form
 from paperflows.components.extraction.records import Schema, Sentence, Span, records_of
 
 BEGIN, END = 0, 1
+_FIRST_MARK = 0xE000  # private characters stand for entities until their target is written
+_MARK = re.compile("([\ue000-\uf8ff])")
+
+
+class Vocabulary(Protocol):
+    """A tokenizer of the decoder's own tokens, of the library tokenizers."""
+
+    def encode(self, text: str) -> Any:
+        """With `ids`."""
+
+    def decode(self, ids: list[int]) -> str:
+        """The text again."""
+
+    def get_vocab_size(self) -> int:
+        """V."""
 
 
 def train_vocabulary(texts: Sequence[str], *, size: int) -> Any:
@@ -40,28 +56,26 @@ def read_source(sentence: Sentence, tokenizer: Any, *, max_length: int) -> Sourc
     return Source(sentence.text, encoded["input_ids"], [tuple(place) for place in encoded["offset_mapping"]])
 
 
-def write_target(sentence: Sentence, source: Source, form: Form, schema: Schema, vocabulary: Any) -> list[int]:
+def write_target(sentence: Sentence, source: Source, form: Form, schema: Schema, vocabulary: Vocabulary) -> list[int]:
     """The target of the gold records as numbers, with begin and end.
 
-    A span is written as copies of its pieces where its text stands in the target as it is; a span that is cut off or
-    needs escapes is spelt.
+    A span is written as copies of its pieces; one that is cut off or needs escapes is spelt.
     """
-    records = records_of(sentence, schema)
-    target = form.target(records, schema)
-    numbers, done = [BEGIN], 0
-    for span in _in_order(sentence, schema):
+    pieces, texts = [_pieces(sentence, span, source) for span in sentence.entities], []
+    for number, span in enumerate(sentence.entities):
         text = sentence.words(span)
-        at = target.find(text, done)
-        pieces = _pieces(sentence, span, source)
-        if at < 0 or not pieces or json.dumps(text, ensure_ascii=False) != f'"{text}"':
-            continue
-        numbers += vocabulary.encode(target[done:at]).ids
-        numbers += [vocabulary.get_vocab_size() + piece for piece in pieces]
-        done = at + len(text)
-    return [*numbers, *vocabulary.encode(target[done:]).ids, END]
+        plain = json.dumps(text, ensure_ascii=False) == f'"{text}"' and not _MARK.search(sentence.text)
+        texts.append(chr(_FIRST_MARK + number) if pieces[number] and plain else text)
+    size, numbers = vocabulary.get_vocab_size(), [BEGIN]
+    for part in _MARK.split(form.target(records_of(sentence, schema, texts), schema)):
+        if _MARK.fullmatch(part):
+            numbers += [size + piece for piece in pieces[ord(part) - _FIRST_MARK]]
+        else:
+            numbers += vocabulary.encode(part).ids
+    return [*numbers, END]
 
 
-def spell(numbers: Sequence[int], source: Source, vocabulary: Any) -> str:
+def spell(numbers: Sequence[int], source: Source, vocabulary: Vocabulary) -> str:
     """The text that numbers stand for; copied pieces that follow each other keep what is between them."""
     size, parts, pending = vocabulary.get_vocab_size(), [], []
     before: int | None = None
@@ -84,12 +98,6 @@ def spell(numbers: Sequence[int], source: Source, vocabulary: Any) -> str:
     if pending:
         parts.append(vocabulary.decode(pending))
     return "".join(parts)
-
-
-def _in_order(sentence: Sentence, schema: Schema) -> list[Span]:
-    if not schema.relations:
-        return list(sentence.entities)
-    return [sentence.entities[i] for head, tail, _ in sentence.relations for i in (head, tail)]
 
 
 def _pieces(sentence: Sentence, span: Span, source: Source) -> list[int]:

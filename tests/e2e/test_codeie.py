@@ -34,7 +34,7 @@ def test_smoke_run(connected):
     metrics, claims = report["metrics"], {c["id"].partition("_world")[0]: c for c in report["claims"]}
     assert set(claims) == {
         "form_fits_model", "code_beats_brackets", "code_beats_brackets_at_equal_tokens", "fewer_broken",
-        "likelier_targets", "parser_recovers", "code_beats_tags",
+        "likelier_targets", "parser_recovers", "code_beats_tags", "code_beats_brackets_constrained",
     }  # fmt: skip
     cut = {name for name in metrics if name.startswith("targets_cut.")}
     assert cut and all(0 <= metrics[name] <= 10 for name in cut)
@@ -45,6 +45,8 @@ def test_smoke_run(connected):
     )
     brackets = metrics["tokens_a_target.world_names entities.text model sel.8"]
     assert full["steps"] == 2 and equal["steps"] == max(1, round(2 * brackets / full["tokens_a_target"]))
+    constrained = {k: v for k, v in metrics.items() if k.startswith("constrained_")}
+    assert len(constrained) == 10 and all(0 <= value <= 1 for value in constrained.values())
     assert claims["parser_recovers"]["verdict"] == "holds"
     assert metrics["invented.world_names entities"] == 0
     assert metrics["recovered.world_names entities.dict_call.official"] == 0

@@ -5,6 +5,7 @@ import torch
 
 from paperflows.components.extraction.copy_model import CopyModel, Decoder
 from paperflows.components.extraction.forms import FORMS
+from paperflows.components.extraction.grammar import Grammar
 from paperflows.components.extraction.records import Schema, Sentence, Span, records_of
 from paperflows.components.extraction.targets import read_source, spell, train_vocabulary, write_target
 from paperflows.components.models.pretrained import load_tokenizer
@@ -80,6 +81,35 @@ def test_greedy_writing_equals_the_full_forward_at_every_position():
         wanted = said.argmax(-1)[0].tolist()
         assert written == wanted[: len(written)]
         assert len(written) == 12 or wanted[len(written)] == 1
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_grammar_allows_every_target_and_nothing_broken(name, vocabulary):
+    sentence = SENTENCES[0]
+    source = read_source(sentence, load_tokenizer("minilm"), max_length=64)
+    pieces = torch.tensor([[a < b for a, b in source.places]])
+    grammar = Grammar(FORMS[name], NER, vocabulary)
+    for gold in (sentence, Sentence(sentence.tokens, ())):
+        walk = grammar.walk(pieces)
+        for number in write_target(gold, source, FORMS[name], NER, vocabulary)[1:]:
+            allowed = walk.allowed()
+            assert allowed[0, number] and not allowed[0, vocabulary.get_vocab_size()], "[CLS] is no part of the text"
+            walk.advance(torch.tensor([number]))
+
+    def broken(written):
+        counts = FORMS[name].read(spell(written, source, vocabulary), NER).counts
+        return counts["ill_formed"] + counts["truncated"]
+
+    ended = 0
+    for seed in range(5):  # a model that knows nothing
+        torch.manual_seed(seed)
+        made = Decoder(vocabulary=vocabulary.get_vocab_size(), width=16, layers=1, heads=2, positions=200).eval()
+        memory, mask = torch.randn(3, pieces.shape[1], 16), torch.ones(3, pieces.shape[1])
+        ruled = made.write(memory, mask, longest=200, walk=grammar.walk(pieces.expand(3, -1)))
+        assert not any(broken(w) for w in ruled if len(w) < 200)
+        assert any(broken(w) for w in made.write(memory, mask, longest=200))
+        ended += sum(len(w) < 200 for w in ruled)
+    assert ended
 
 
 def test_it_learns_to_copy():

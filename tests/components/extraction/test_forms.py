@@ -37,8 +37,13 @@ def test_brackets():
         == "<0> <0> person <5> Ann Lee <1> <0> location <5> Oslo <1> <1>\n"
     )
     target = FORMS["sel"].target(records_of(SENTENCE, RE), RE)
-    assert target == "<0> <0> person <5> Ann Lee <0> live in <5> location : Oslo <1> <1> <1>\n"
+    assert target == "<0> <0> person <5> Ann Lee <0> live in <5> Oslo <1> <1> <0> location <5> Oslo <1> <1>\n"
     assert FORMS["sel"].read(target, RE).records == records_of(SENTENCE, RE)
+
+
+def test_a_tail_without_a_bracket_of_its_own_has_no_type():
+    read = FORMS["sel"].read("<0> <0> person <5> Ann <0> live in <5> Oslo <1> <1> <1>", RE)
+    assert read.records == [] and +read.counts == {"untyped_tail": 1}
 
 
 @pytest.mark.parametrize("text", [
@@ -78,12 +83,12 @@ def test_code_without_a_record_is_broken_unless_it_is_empty(text):
 
 
 def test_a_relation_without_a_tail_is_broken():
-    read = FORMS["sel"].read("<0> <0> person <5> Ann <0> live in <5> location Oslo <1> <1> <1>", RE)
+    read = FORMS["sel"].read("<0> <0> person <5> Ann <0> live in Oslo <1> <1> <0> location <5> Oslo <1> <1>", RE)
     assert read.records == [] and read.counts["ill_formed"] == 1
 
 
 def test_an_answer_that_is_cut_keeps_the_relations_that_were_said():
-    read = FORMS["sel"].read("<0> <0> person <5> Ann Lee <0> live in <5> location : Oslo <1> <1>", RE)
+    read = FORMS["sel"].read("<0> <0> location <5> Oslo <1> <0> person <5> Ann Lee <0> live in <5> Oslo <1>", RE)
     assert read.records == records_of(SENTENCE, RE) and read.counts["ill_formed"] == 1
 
 
@@ -96,6 +101,21 @@ RECORDS = st.lists(st.fixed_dictionaries({"text": WORDS, "type": st.sampled_from
 def test_what_is_written_is_read_back(name, records):
     read = FORMS[name].read(FORMS[name].target(records, NER), NER)
     assert read.records == records and not +read.counts
+
+
+NAMES = st.sampled_from(["Ann", "Bo Lee", "Oslo", "the {old} town"])
+ONE_TYPE = {"Ann": "person", "Bo Lee": "person", "Oslo": "location", "the {old} town": "location"}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@given(pairs=st.lists(st.tuples(NAMES, NAMES), max_size=6))
+def test_relations_that_are_written_are_read_back(name, pairs):
+    records = [
+        {"rel_type": "live in", "ent1_type": ONE_TYPE[a], "ent1_text": a, "ent2_type": ONE_TYPE[b], "ent2_text": b}
+        for a, b in pairs
+    ]
+    read = FORMS[name].read(FORMS[name].target(records, RE), RE)
+    assert sorted(map(str, read.records)) == sorted(map(str, records)) and not +read.counts
 
 
 @pytest.mark.parametrize("name", FORMS)
