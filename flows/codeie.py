@@ -20,7 +20,8 @@ from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.damage import corrupt_targets
 from paperflows.tasks.data import load_dataset
 from paperflows.tasks.exits import fetch_encoder
-from paperflows.tasks.extraction import ask_in_context, pair_outputs, tag_entities, train_extractor
+from paperflows.tasks.extraction import ask_in_context, pair_outputs, tag_entities
+from paperflows.tasks.record_writers import train_extractor, train_seq2seq
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
 from paperflows.tasks.target_lms import collect_code, collect_prose, learn_vocabulary, train_target_lm
@@ -64,6 +65,17 @@ class Training(Section):
     longest: int = Field(ge=8, le=4096, description="Tokens that an answer may take")
 
 
+class Seq2Seq(Section):
+    """A pretrained encoder-decoder that is fine-tuned to write brackets, as T5 is in the paper."""
+
+    model: str = Field(description="A folder or a Hugging Face id, such as google-t5/t5-large")
+    steps: int = Field(ge=1, description="Optimiser steps")
+    batch_size: int = Field(ge=1, description="Sentences a step")
+    learning_rate: float = Field(gt=0, description="Highest")
+    max_length: int = Field(ge=8, le=4096, description="Tokens kept of a prompt")
+    longest: int = Field(ge=8, le=4096, description="Tokens that an answer may take")
+
+
 class Codeie(FlowParameters):
     """Parameters of the flow `codeie`."""
 
@@ -76,6 +88,7 @@ class Codeie(FlowParameters):
     decoder: Decoder
     pretraining: Pretraining
     training: Training
+    seq2seq: Seq2Seq | None = Field(None, description="A further baseline, of your models or the hub's")
     models: dict[str, Annotator] = Field(description="Language models asked in context, by name: code, text")
     shots: int = Field(ge=1, description="Demonstrations of each type in a prompt")
     damage: tuple[float, ...] = Field(min_length=1, description="Shares of the records that are damaged")
@@ -165,6 +178,15 @@ def extract_all(params: Codeie, writers: Any, vocabulary: Any, encoder: Any, dat
                 tag_entities.submit(encoder, data, params.names, size, params.evaluated, t, seed, params.device)
                 for seed in params.seeds
             ]
+        if params.seq2seq:
+            written = params.seq2seq.model_dump(exclude={"model"})
+            futures["seq2seq", size] = [
+                train_seq2seq.submit(
+                    params.seq2seq.model, data, params.names, relations, size, params.evaluated, written, seed,
+                    params.device,
+                )
+                for seed in params.seeds
+            ]  # fmt: skip
     results = {key: [future.result() for future in by_seed] for key, by_seed in futures.items()}
     for name, asked in params.models.items():
         for form in params.forms:
@@ -240,6 +262,15 @@ def claims_of(params: Codeie, jobs: list[Any], results: Any, parsed: Any) -> lis
                     "code_beats_brackets_constrained", "so it does where neither can write anything but its form",
                     metric="F1", ours=code, baseline=flat, baseline_name="text model, brackets",
                     datasets=[f"{name}.constrained"], statistic="f1",
+                )
+            )  # fmt: skip
+        if "seq2seq" in by:
+            asked = by.get("code model in context, code")
+            claims.append(
+                claim(
+                    "code_beats_seq2seq", "a code model beats a fine-tuned encoder-decoder that writes brackets",
+                    metric="F1", ours=asked or code, baseline=by["seq2seq"], baseline_name="seq2seq, brackets",
+                    datasets=[name], statistic="f1",
                 )
             )  # fmt: skip
         if "tags" in by:

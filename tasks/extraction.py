@@ -1,4 +1,4 @@
-"""Extract records: small models that write them in one form or another, tags, and language models asked in context."""
+"""Extract records by tags or by language models asked in context, and score what anyone wrote."""
 
 import json
 import re
@@ -12,8 +12,7 @@ from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.environment import state_folder
 from paperflows.tasks.policy import cached_task, current_key
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
-from paperflows.tasks.target_lms import WEIGHTS, open_vocabulary
-from paperflows.tasks.training import ModelArtifact, fit
+from paperflows.tasks.training import fit
 
 # OpenAI's code, and what servers such as vLLM say in words
 _TOO_LONG = re.compile("context_length|maximum context length")
@@ -31,72 +30,6 @@ class ExtractorArtifact(Artifact):
     history: list[dict[str, float]]
 
 
-@cached_task(name="train_extractor", task_run_name="{form}-{data[name]}-{size}-seed{seed}")
-def train_extractor(
-    form: str, decoder: ModelArtifact, vocabulary: Artifact, encoder: Artifact, data: DatasetArtifact,
-    names: dict[str, str], relations: bool, size: int, evaluated: int, training: dict[str, Any],
-    model: dict[str, Any], tokens_of: str | None, seed: int, device: str,
-) -> ExtractorArtifact:  # fmt: skip
-    """Train a copy model to write the records of `size` training sentences in one form; score it on test sentences.
-
-    Training sentences that stand in the test split word for word are left out. Entities are written once more with a
-    grammar that leaves no way to break the form (`constrained`).
-
-    Args:
-        form: code, sel or json.
-        decoder: the pre-trained decoder that it starts from.
-        training: steps, batch_size, learning_rate, encoder_rate (factor), max_length, longest (tokens of a target).
-        tokens_of: a form; the steps are as many as show the model the target tokens that it would see in that form.
-    """
-    import numpy as np
-    import torch
-    from safetensors.torch import load_model
-    from transformers import AutoModel
-
-    from paperflows.components.extraction.copy_model import CopyModel, Decoder
-    from paperflows.components.extraction.forms import FORMS
-    from paperflows.components.extraction.targets import read_source, write_target
-    from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
-
-    t, words = training, open_vocabulary(vocabulary)
-    some, test, schema, dropped = _split(data, names, relations, size, evaluated, seed)
-    folder = str(open_artifact(encoder))
-    tokenizer = load_tokenizer(folder)
-    torch.manual_seed(seed)
-    writer = Decoder(vocabulary=words.get_vocab_size(), **model)
-    load_model(writer, str(open_artifact(decoder) / WEIGHTS))
-    whole = CopyModel(load_pretrained(AutoModel, folder), writer)
-    sources = [read_source(s, tokenizer, max_length=t["max_length"]) for s in some]
-
-    def targets_in(kind: str) -> list[list[int]]:
-        pairs = zip(some, sources, strict=True)
-        return [write_target(s, source, FORMS[kind], schema, words)[: model["positions"]] for s, source in pairs]
-
-    targets = targets_in(form)
-    length = sum(map(len, targets)) / len(targets)
-    share = sum(map(len, targets_in(tokens_of))) / len(targets) / length if tokens_of else 1.0
-    steps = max(1, round(share * t["steps"]))
-
-    def batch_at(step: int) -> dict[str, Any]:
-        rows = np.random.default_rng([seed, step]).integers(0, len(some), t["batch_size"])
-        ids = _pad([sources[i].ids for i in rows], tokenizer.pad_token_id)
-        return {
-            "source": ids, "mask": (ids != tokenizer.pad_token_id).long(),
-            "target": _pad([targets[i] for i in rows], -100), "ids": rows.tolist(),
-        }  # fmt: skip
-
-    label = f"{decoder['name']}-lm, {form}, {data['name']}, {size} sentences, seed {seed}"
-    done = fit(
-        label, {"form": form, "lm": decoder["name"], "size": size, "seed": seed, **t}, whole, batch_at,
-        lambda m, b: m(b["source"], b["mask"], b["target"]), steps, t["learning_rate"], seed, device,
-        rates={"encoder.": t["encoder_rate"]},
-    )  # fmt: skip
-    free, constrained, nats, cut = _write_all(whole, test, tokenizer, words, FORMS[form], schema, t)
-    found = _scored(data["name"], free, nats, test, schema, form, done.history, dropped, constrained=constrained)
-    sizes = {"targets_cut": float(cut), "tokens_a_target": length, "steps": float(steps)}
-    return ExtractorArtifact(**{**found, "counts": {**found["counts"], **sizes}})
-
-
 @cached_task(name="tag_entities", task_run_name="tags-{data[name]}-{size}-seed{seed}")
 def tag_entities(
     encoder: Artifact, data: DatasetArtifact, names: dict[str, str], size: int, evaluated: int,
@@ -111,7 +44,7 @@ def tag_entities(
     from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
 
     t = training
-    some, test, schema, dropped = _split(data, names, False, size, evaluated, seed)
+    some, test, schema, dropped = split_sentences(data, names, False, size, evaluated, seed)
     folder = str(open_artifact(encoder))
     tokenizer = load_tokenizer(folder)
     torch.manual_seed(seed)
@@ -152,7 +85,7 @@ def ask_in_context(
     from paperflows.components.extraction.forms import END, FORMS
     from paperflows.components.llm.request import Request
 
-    some, test, schema, dropped = _split(data, names, relations, None, evaluated, seed)
+    some, test, schema, dropped = split_sentences(data, names, relations, None, evaluated, seed)
     shown = draw_shots(some, schema, shots, seed=seed)
     answers, todo, too_long, shortened = [""] * len(test), list(range(len(test))), [], 0
     work = state_folder() / "checkpoints" / current_key()
@@ -180,7 +113,7 @@ def ask_in_context(
         usage = {f"llm.{k}": float(v) for k, v in client.usage.counters.items()}
     usage |= {"shortened": float(shortened), "unanswered": float(len(too_long))}
     recorded = {path.name: path.read_text(encoding="utf-8") for path in work.glob("*.completions.jsonl")}
-    found = _scored(data["name"], answers, None, test, schema, form, [], dropped, recorded)
+    found = score_records(data["name"], answers, None, test, schema, form, [], dropped, recorded)
     shutil.rmtree(work, ignore_errors=True)
     return ExtractorArtifact(**{**found, "counts": {**found["counts"], **usage}})
 
@@ -197,9 +130,12 @@ def pair_outputs(first: ExtractorArtifact, second: ExtractorArtifact, names: lis
     return artifact
 
 
-def _split(
+def split_sentences(
     data: DatasetArtifact, names: dict[str, str], relations: bool, size: int | None, evaluated: int, seed: int
 ) -> tuple[Any, Any, Any, int]:
+    """`size` training sentences (None: all) that do not stand in the test split, test sentences, the schema, and how
+    many training sentences were left out.
+    """
     from random import Random
 
     from paperflows.components.extraction.demonstrations import without
@@ -215,51 +151,17 @@ def _split(
     return shuffled[:size], test[:evaluated], schema, len(train) - len(clean)
 
 
-def _write_all(whole: Any, test: Any, tokenizer: Any, words: Any, form: Any, schema: Any, t: dict[str, Any]) -> Any:
-    """What the model writes for each test sentence, freely and (None for relations) by the form's grammar, the nats
-    (N,) of its reference target, and how many of those are longer than what a model may write.
-    """
-    import numpy as np
-    import torch
-
-    from paperflows.components.extraction.grammar import Grammar
-    from paperflows.components.extraction.targets import read_source, spell, write_target
-    from paperflows.components.training.batching import token_budget_batches
-
-    whole.eval()
-    device = next(whole.parameters()).device
-    sources = [read_source(s, tokenizer, max_length=t["max_length"]) for s in test]
-    free, constrained, nats, cut = [""] * len(test), [""] * len(test), np.zeros(len(test)), 0
-    grammar = None if schema.relations else Grammar(form, schema, words)
-    for rows in token_budget_batches(np.array([len(s.ids) for s in sources]), budget=2048):
-        ids = _pad([sources[i].ids for i in rows], tokenizer.pad_token_id).to(device)
-        mask = (ids != tokenizer.pad_token_id).long()
-        limit = whole.decoder.positions + 1
-        target = [write_target(test[i], sources[i], form, schema, words) for i in rows]
-        cut += sum(len(one) > min(limit, t["longest"]) for one in target)
-        target = [one[:limit] for one in target]
-        with torch.inference_mode():
-            gold, memory = _pad(target, -100).to(device), whole.read(ids, mask)
-            said = whole.decoder(gold[:, :-1].clamp(min=0), memory, mask)
-            wanted = gold[:, 1:].clamp(min=0)[..., None]
-            nats[rows] = -(said.gather(-1, wanted)[..., 0] * (gold[:, 1:] >= 0)).sum(1).cpu().double().numpy()
-            written = whole.decoder.write(memory, mask, longest=t["longest"])
-            if grammar:
-                pieces = _pad([[a < b for a, b in sources[i].places] for i in rows], False).to(device)
-                ruled = whole.decoder.write(memory, mask, longest=t["longest"], walk=grammar.walk(pieces))
-            else:
-                ruled = []
-        for i, numbers in zip(rows, written, strict=True):
-            free[i] = spell(numbers, sources[i], words)
-        for i, numbers in zip(rows, ruled, strict=False):
-            constrained[i] = spell(numbers, sources[i], words)
-    return free, constrained if grammar else None, nats, cut
-
-
-def _scored(
+def score_records(
     name: str, answers: list[str], nats: Any, test: Any, schema: Any, form: str, history: Any, dropped: int,
     recorded: dict[str, str] | None = None, constrained: list[str] | None = None,
 ) -> ExtractorArtifact:  # fmt: skip
+    """Read answers in a form and score them.
+
+    Args:
+        nats: (N,) of the reference targets, None where they are not known.
+        recorded: further files of the artifact, name -> text.
+        constrained: what was written by the form's grammar, None where nothing was.
+    """
     located = _located(answers, test, schema, form)
     lines = [
         {"text": s.text, "answer": a, **dict(one.counts)} for s, a, one in zip(test, answers, located, strict=True)
@@ -321,9 +223,3 @@ def _stored(
         **artifact, f1=float(f1(np.zeros(1), counts)), counts={**{k: float(v) for k, v in totals.items()}, **rates},
         history=history,
     )  # fmt: skip
-
-
-def _pad(rows: list[list[int]], value: int) -> Any:
-    import torch
-
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=value)

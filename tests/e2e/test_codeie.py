@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ..components.extraction.seq2seq import save_seq2seq
 from ..components.llm.conftest import FaultServer, status
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -22,9 +23,14 @@ def test_smoke_run(connected):
     server = FaultServer()
     server.reply = reply
     server.script = [status(400, {"error": {"message": "This model's maximum context length is 100 tokens"}})]
+    folder = connected.root / "t5"
+    save_seq2seq(folder, ["The text is : country person <0> <1> <5>", "Rome lies in Italy ."])
+    t5 = f"seq2seq={{model: {folder}, steps: 2, batch_size: 2, learning_rate: 0.001, max_length: 64, longest: 12}}"
     models = json.dumps({"code": {"kind": "endpoint", "model": "m", "base_url": server.url}})
     try:
-        done = connected.run("run", "codeie", "--profile", "smoke", "--set", f"models={models}", OPENAI_API_KEY="k")
+        done = connected.run(
+            "run", "codeie", "--profile", "smoke", "--set", f"models={models}", "--set", t5, OPENAI_API_KEY="k"
+        )
         assert done.returncode == 0, done.stderr
         sent = [body["prompt"] for body in server.bodies if "prompt" in body]
     finally:
@@ -35,6 +41,7 @@ def test_smoke_run(connected):
     assert set(claims) == {
         "form_fits_model", "code_beats_brackets", "code_beats_brackets_at_equal_tokens", "fewer_broken",
         "likelier_targets", "parser_recovers", "code_beats_tags", "code_beats_brackets_constrained",
+        "code_beats_seq2seq",
     }  # fmt: skip
     cut = {name for name in metrics if name.startswith("targets_cut.")}
     assert cut and all(0 <= metrics[name] <= 10 for name in cut)
@@ -45,6 +52,7 @@ def test_smoke_run(connected):
     )
     brackets = metrics["tokens_a_target.world_names entities.text model sel.8"]
     assert full["steps"] == 2 and equal["steps"] == max(1, round(2 * brackets / full["tokens_a_target"]))
+    assert 0 <= metrics["f1.world_names entities.seq2seq.8"] <= 1 and claims["code_beats_seq2seq"]["n"] == 10
     constrained = {k: v for k, v in metrics.items() if k.startswith("constrained_")}
     assert len(constrained) == 10 and all(0 <= value <= 1 for value in constrained.values())
     assert claims["parser_recovers"]["verdict"] == "holds"
