@@ -123,7 +123,7 @@ def sampled(found: Any, params: Aor, data: Any, pool: Pool) -> tuple[Any, Pool]:
 def judged(params: Aor, data: Any, pool: Pool) -> dict[str, list[Any]]:
     """Scores by each judge of the pool, one artifact a seed; a program gives the same scores to all seeds."""
     if pool.judge in ("letters", "arithmetic"):
-        scores = score_chains(data, pool, pool.judge, None, 2, 1.0, 0)
+        scores = score_chains(data, pool, pool.judge, None, params.verifier.folds, 1.0, params.seeds[0])
         return {pool.judge: [scores] * len(params.seeds)}
     v = params.verifier
     kinds = v.kinds[:1] if pool.judge == "llm" else v.kinds  # beside a language model it only weighs the votes
@@ -262,4 +262,8 @@ def describe(found: Any, params: Aor) -> None:
         "A program that checks steps computes the answer on the way, so that its best chain is hard to beat. Points of "
         "a verifier are ranks among all chains of a pool: the threshold asks for its best ones, and where none of a "
         "question's answers has enough, AoR falls back to the majority (fell_back_to_majority).",
+        "The vote model_vote reads no chain: a chain weighs how often its model is right on the questions of other "
+        "folds."
+        if any(name.endswith(".model_vote") for name in found.metrics)
+        else "",
     ]

@@ -54,6 +54,8 @@ def vote_answers(
 ) -> dict[str, ChoicesArtifact]:
     """Every vote that AoR is compared with, on the same chains and the same judge's scores; ties count as expected.
 
+    `model_vote`, weighted by how good a chain's model is elsewhere, is there where several models wrote the chains.
+
     Args:
         limit: questions, the first ones.
     """
@@ -65,11 +67,11 @@ def vote_answers(
     from paperflows.components.reasoning.recorded import count_steps, read_questions
 
     questions = read_questions(read_split(dataset, "test"), **pool.filters)
-    chance = load_file(open_artifact(scores) / SCORES)["probability"]
+    given = load_file(open_artifact(scores) / SCORES)
     place, outcomes = 0, []
     for question in questions[:limit]:
         chains = question.chains[: pool.most]
-        mine = chance[place : place + len(chains)].tolist()
+        weights = {name: values[place : place + len(chains)].tolist() for name, values in given.items()}
         place += len(question.chains)
         answers = [chain.answer for chain in chains]
         lengths = [count_steps(chain.text) for chain in chains]
@@ -85,12 +87,14 @@ def vote_answers(
                 "majority_first": (voting.vote(answers[: pool.first], right), few),
                 "majority": (voting.vote(answers, right), everything),
                 "complexity": (voting.vote_of_complex(answers, lengths, right), everything),
-                "weighted_vote": (voting.vote(answers, right, mine), everything),
-                "best_of_n": (voting.best_of(answers, mine, right), everything),
+                "weighted_vote": (voting.vote(answers, right, weights["probability"]), everything),
+                "best_of_n": (voting.best_of(answers, weights["probability"], right), everything),
                 "adaptive": (stopped, float(used)),
                 "any_right": (voting.any_right(answers, right), everything),
             }
         )
+        if "prior" in weights:
+            outcomes[-1]["model_vote"] = (voting.vote(answers, right, weights["prior"]), everything)
     return {name: _choices(dataset["name"], np.array([o[name] for o in outcomes])) for name in outcomes[0]}
 
 

@@ -30,6 +30,7 @@ def test_smoke_run(connected):
     assert metrics["chains.world_chains.aor_no_sampling"] == 20 <= metrics["chains.world_chains.aor"]
     (examples,) = report["tables"].values()
     assert examples and {"question", "gold", "chosen", "scores"} < examples[0].keys()
+    assert not [name for name in metrics if "model_vote" in name], "one program wrote all chains"
 
 
 def test_a_language_model_answers_and_judges_and_every_method_reads_its_chains(connected):
