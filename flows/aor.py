@@ -19,6 +19,7 @@ from paperflows.tasks.annotators import Annotator
 from paperflows.tasks.chains import Pool, describe_chains, sample_chains, score_chains
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
+from paperflows.tasks.hinting import ask_with_hints
 from paperflows.tasks.reasoning import Selection, aggregate_answers, chains_used, select_minority, vote_answers
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
@@ -92,11 +93,13 @@ def aor(params: Aor) -> dict[str, Any]:
         for pool in params.pools.of(params.data):
             data = load_dataset(params.data, pool.dataset, ["reasoning chains"])
             found.datasets[data["name"]] = data["content"]
+            hinted: dict[str, Any] = {}
             if pool.judge == "llm" and params.llm.sampler:
                 data, pool = sampled(found, params, data, pool)
+                hinted = hint(found, params, data, pool)
             by_judge = judged(params, data, pool)
             for how, scores in by_judge.items():
-                votes = vote_answers(data, pool, scores[0], params.max_questions)
+                votes = vote_answers(data, pool, scores[0], params.max_questions) | hinted
                 chosen = [aggregate(params, data, pool, s, seed) for s, seed in zip(scores, params.seeds, strict=True)]
                 label = pool.dataset if len(by_judge) == 1 else f"{pool.dataset}.{how}"
                 record(found, label, scores, votes, chosen)
@@ -118,6 +121,21 @@ def sampled(found: Any, params: Aor, data: Any, pool: Pool) -> tuple[Any, Pool]:
     found.metrics |= {f"sampler.{name}.{pool.dataset}": value for name, value in data["usage"].items()}
     found.keep[f"chains_{pool.dataset}"] = data
     return data, pool.unfiltered
+
+
+def hint(found: Any, params: Aor, data: Any, pool: Pool) -> dict[str, Any]:
+    """Progressive-hint prompting from the first of the same chains; recorded completions hold no such answers.
+
+    The first chain counts as a call.
+    """
+    assert params.llm.sampler
+    if params.llm.sampler.kind == "replay":
+        return {}
+    hinted = ask_with_hints(data, pool, params.llm.sampler, params.llm.temperature, params.device)
+    found.metrics[f"calls.{pool.dataset}.progressive_hints"] = hinted["chains"]
+    found.metrics |= {f"hints.{name}.{pool.dataset}": value for name, value in hinted["usage"].items()}
+    found.keep[f"hints_{pool.dataset}"] = hinted
+    return {"progressive_hints": hinted}
 
 
 def judged(params: Aor, data: Any, pool: Pool) -> dict[str, list[Any]]:
@@ -246,8 +264,9 @@ def draw_curve(found: Any, params: Aor, data: Any, pool: Pool) -> None:
 
 
 def describe(found: Any, params: Aor) -> None:
-    """Who judged."""
+    """Who judged, and which baselines there could be."""
     judges = {pool.dataset: pool.judge for pool in params.pools.of(params.data)}
+    unasked = ", ".join(name for name in judges if f"accuracy.{name}.progressive_hints" not in found.metrics)
     found.model = ", ".join(dict.fromkeys(judges.values())) + " as judge"
     listed = ", ".join(f"{name}: {judge}" for name, judge in judges.items())
     built_in = (
@@ -265,5 +284,9 @@ def describe(found: Any, params: Aor) -> None:
         "The vote model_vote reads no chain: a chain weighs how often its model is right on the questions of other "
         "folds."
         if any(name.endswith(".model_vote") for name in found.metrics)
+        else "",
+        f"Progressive-hint prompting was not run on {unasked}: it asks the model that wrote the chains again, and a "
+        "record holds no such answers."
+        if unasked
         else "",
     ]

@@ -95,7 +95,7 @@ def vote_answers(
         )
         if "prior" in weights:
             outcomes[-1]["model_vote"] = (voting.vote(answers, right, weights["prior"]), everything)
-    return {name: _choices(dataset["name"], np.array([o[name] for o in outcomes])) for name in outcomes[0]}
+    return {name: store_choices(dataset["name"], np.array([o[name] for o in outcomes])) for name in outcomes[0]}
 
 
 @cached_task(name="aggregate_answers", retries=2, retry_on=(ServiceError,))
@@ -153,7 +153,7 @@ def aggregate_answers(
     table = np.array([[r, float(outcomes[i].sampled)] for i, r in enumerate(right)])
     trace = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     said = {path.name: path.read_text(encoding="utf-8") for path in work.glob("*.completions.jsonl")}
-    choices = _choices(dataset["name"], table, {"trace.jsonl": trace, **said})
+    choices = store_choices(dataset["name"], table, {"trace.jsonl": trace, **said})
     shutil.rmtree(work, ignore_errors=True)
     return AggregationArtifact(**choices, counts=counts, examples=_examples(lines))
 
@@ -176,8 +176,8 @@ def select_minority(
         return {}
     mine = ours[some]
     return {
-        "aor": _choices(name, np.stack([mine, np.ones_like(mine)], axis=1)),
-        "half": _choices(name, np.stack([np.full_like(mine, 0.5), np.ones_like(mine)], axis=1)),
+        "aor": store_choices(name, np.stack([mine, np.ones_like(mine)], axis=1)),
+        "half": store_choices(name, np.stack([np.full_like(mine, 0.5), np.ones_like(mine)], axis=1)),
     }
 
 
@@ -191,7 +191,8 @@ def chains_used(dataset: DatasetArtifact, chosen: AggregationArtifact | ChoicesA
     return artifact
 
 
-def _choices(name: str, table: Any, texts: dict[str, str] | None = None) -> ChoicesArtifact:
+def store_choices(name: str, table: Any, texts: dict[str, str] | None = None) -> ChoicesArtifact:
+    """Store (Q, 2) correctness and chains of each question as outputs of a claim, and `texts` as files beside them."""
     import numpy as np
     from safetensors.numpy import save_file
 
