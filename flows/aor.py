@@ -23,6 +23,7 @@ from paperflows.tasks.hinting import ask_with_hints
 from paperflows.tasks.reasoning import Selection, aggregate_answers, chains_used, select_minority, vote_answers
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
+from paperflows.tasks.simulation import find_break_even, simulate_judge
 
 
 class Pools(Section):
@@ -83,6 +84,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no_compare": {"compare": False},
     "no_sampling": {},
 }
+
+SIMULATED = (0.7, 0.75, 0.8, 0.85, 0.9, 0.94, 0.97)  # AUC of the simulated judges, for the plot of judge quality
 
 
 @flow(name="aor", timeout_seconds=24 * 3600, task_runner=runner())
@@ -246,21 +249,33 @@ def record(found: Any, label: str, scores: list[Any], votes: Any, chosen: list[A
 
 
 def draw_curve(found: Any, params: Aor, data: Any, pool: Pool) -> None:
-    """AoR minus majority against the quality of the judge, by training it on ever more questions."""
+    """AoR minus majority against the quality of the judge: trained on ever more questions, and simulated."""
     if pool.judge != "verifier" or not params.verifier.curve:
         return
-    kind, points = params.verifier.kinds[0], []
-    described = describe_chains(data, pool, "encoder" in params.verifier.kinds, params.device)
-    for share in params.verifier.curve:
-        scores = score_chains(data, pool, kind, described, params.verifier.folds, share, params.seeds[0])
-        votes = vote_answers(data, pool, scores, params.max_questions)
-        chosen = aggregate(params, data, pool, scores, params.seeds[0])
-        if scores["auc"] is not None:
-            points.append((scores["auc"], chosen["accuracy"] - votes["majority"]["accuracy"]))
-    if points:
-        found.draw[f"judge_{pool.dataset}.png"] = lambda path: plots.draw_lines(
-            {kind: sorted(points)}, path, xlabel="the judge's AUC over chains", ylabel="AoR minus majority, accuracy"
-        )
+    v, seed, name = params.verifier, params.seeds[0], pool.dataset
+    described = describe_chains(data, pool, "encoder" in v.kinds, params.device)
+    trained = [score_chains(data, pool, v.kinds[0], described, v.folds, share, seed) for share in v.curve]
+    if trained[0]["auc"] is None:
+        return
+    majority = vote_answers(data, pool, trained[0], params.max_questions)["majority"]["accuracy"]
+
+    def line(judges: list[Any]) -> list[tuple[float, float]]:
+        return sorted((s["auc"], aggregate(params, data, pool, s, seed)["accuracy"] - majority) for s in judges)
+
+    simulated = line([simulate_judge(data, pool, quality, seed) for quality in SIMULATED])
+    lines = {v.kinds[0]: line(trained), "simulation that sees the answers (analysis only)": simulated}
+    even = find_break_even(simulated)
+    if even is not None:
+        found.metrics[f"simulated.break_even_auc.{name}"] = even
+    where = "none in its range" if even is None else f"an AUC of {even:.2f}, interpolated"
+    found.notes.append(
+        f"{name}: the second line in judge_{name}.png is a simulation, no judge: right or wrong plus Gaussian noise, "
+        "which sees the answers. It is for analysis only, no claim or accuracy uses it. "
+        f"Its break-even with the majority: {where}."
+    )
+    found.draw[f"judge_{name}.png"] = lambda path: plots.draw_lines(
+        lines, path, xlabel="the judge's AUC over chains", ylabel="AoR minus majority, accuracy"
+    )
 
 
 def describe(found: Any, params: Aor) -> None:

@@ -31,7 +31,20 @@ def test_smoke_run(connected):
     (examples,) = report["tables"].values()
     assert examples and {"question", "gold", "chosen", "scores"} < examples[0].keys()
     assert "Progressive-hint prompting was not run on world_chains" in " ".join(report["notes"])
-    assert not [name for name in metrics if "progressive_hints" in name or "model_vote" in name]
+    assert not [name for name in metrics if "progressive_hints" in name or "model_vote" in name or "simulated" in name]
+
+
+def test_the_quality_of_judges_is_drawn_with_a_simulation_that_nothing_else_uses(connected):
+    pool = "{dataset: world_chains, answer: letters, judge: verifier, first: 5, most: 10}"
+    sets = [f"pools.builtin=[{pool}]", "verifier.curve=[0.3,1.0]", "ablations=[]"]
+    done = connected.run("run", "aor", "--profile", "smoke", *[part for one in sets for part in ("--set", one)])
+    assert done.returncode == 0, done.stderr
+    (path,) = (connected.root / "runs").glob("*/report.json")
+    report = json.loads(path.read_text())
+    assert (path.parent / "plots" / "judge_world_chains.png").stat().st_size > 5000
+    assert [note for note in report["notes"] if "simulation" in note and "sees the answers" in note]
+    assert not [name for name in report["metrics"] if name.startswith("accuracy.") and "simulat" in name]
+    assert "simulat" not in json.dumps(report["claims"])
 
 
 def test_a_language_model_answers_and_judges_and_every_method_reads_its_chains(connected):

@@ -6,6 +6,7 @@ from paperflows.components.data.jsonl import write_jsonl
 from paperflows.tasks.chains import Pool, score_chains
 from paperflows.tasks.data import DatasetArtifact
 from paperflows.tasks.reasoning import vote_answers
+from paperflows.tasks.simulation import simulate_judge
 from paperflows.tasks.store import new_artifact
 
 POOL = Pool(dataset="d", answer="letters", judge="letters", first=3, most=3)
@@ -40,3 +41,11 @@ def test_models_vote_with_what_they_are_right_on_other_questions(in_project):
 
 def test_chains_of_one_model_have_no_such_vote(in_project):
     assert "model_vote" not in votes(dataset("abb", "aba", models=("m", "m", "m")), folds=2)
+
+
+def test_no_vote_can_use_a_simulated_judge(in_project):
+    data = dataset("abb", "aba")
+    judge = simulate_judge.fn(data, POOL, 0.97, 0)
+    assert judge["how"] == "simulated" and judge["auc"] > 0.5
+    with pytest.raises(KeyError):
+        vote_answers.fn(data, POOL, judge, 10)
