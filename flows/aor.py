@@ -19,9 +19,11 @@ from paperflows.tasks.annotators import Annotator
 from paperflows.tasks.chains import Pool, describe_chains, sample_chains, score_chains
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
+from paperflows.tasks.hinting import ask_with_hints
 from paperflows.tasks.reasoning import Selection, aggregate_answers, chains_used, select_minority, vote_answers
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
+from paperflows.tasks.simulation import find_break_even, simulate_judge
 
 
 class Pools(Section):
@@ -83,6 +85,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no_sampling": {},
 }
 
+SIMULATED = (0.7, 0.75, 0.8, 0.85, 0.9, 0.94, 0.97)  # AUC of the simulated judges, for the plot of judge quality
+
 
 @flow(name="aor", timeout_seconds=24 * 3600, task_runner=runner())
 def aor(params: Aor) -> dict[str, Any]:
@@ -92,11 +96,13 @@ def aor(params: Aor) -> dict[str, Any]:
         for pool in params.pools.of(params.data):
             data = load_dataset(params.data, pool.dataset, ["reasoning chains"])
             found.datasets[data["name"]] = data["content"]
+            hinted: dict[str, Any] = {}
             if pool.judge == "llm" and params.llm.sampler:
                 data, pool = sampled(found, params, data, pool)
+                hinted = hint(found, params, data, pool)
             by_judge = judged(params, data, pool)
             for how, scores in by_judge.items():
-                votes = vote_answers(data, pool, scores[0], params.max_questions)
+                votes = vote_answers(data, pool, scores[0], params.max_questions) | hinted
                 chosen = [aggregate(params, data, pool, s, seed) for s, seed in zip(scores, params.seeds, strict=True)]
                 label = pool.dataset if len(by_judge) == 1 else f"{pool.dataset}.{how}"
                 record(found, label, scores, votes, chosen)
@@ -120,10 +126,25 @@ def sampled(found: Any, params: Aor, data: Any, pool: Pool) -> tuple[Any, Pool]:
     return data, pool.unfiltered
 
 
+def hint(found: Any, params: Aor, data: Any, pool: Pool) -> dict[str, Any]:
+    """Progressive-hint prompting from the first of the same chains; recorded completions hold no such answers.
+
+    The first chain counts as a call.
+    """
+    assert params.llm.sampler
+    if params.llm.sampler.kind == "replay":
+        return {}
+    hinted = ask_with_hints(data, pool, params.llm.sampler, params.llm.temperature, params.device)
+    found.metrics[f"calls.{pool.dataset}.progressive_hints"] = hinted["chains"]
+    found.metrics |= {f"hints.{name}.{pool.dataset}": value for name, value in hinted["usage"].items()}
+    found.keep[f"hints_{pool.dataset}"] = hinted
+    return {"progressive_hints": hinted}
+
+
 def judged(params: Aor, data: Any, pool: Pool) -> dict[str, list[Any]]:
     """Scores by each judge of the pool, one artifact a seed; a program gives the same scores to all seeds."""
     if pool.judge in ("letters", "arithmetic"):
-        scores = score_chains(data, pool, pool.judge, None, 2, 1.0, 0)
+        scores = score_chains(data, pool, pool.judge, None, params.verifier.folds, 1.0, params.seeds[0])
         return {pool.judge: [scores] * len(params.seeds)}
     v = params.verifier
     kinds = v.kinds[:1] if pool.judge == "llm" else v.kinds  # beside a language model it only weighs the votes
@@ -228,26 +249,39 @@ def record(found: Any, label: str, scores: list[Any], votes: Any, chosen: list[A
 
 
 def draw_curve(found: Any, params: Aor, data: Any, pool: Pool) -> None:
-    """AoR minus majority against the quality of the judge, by training it on ever more questions."""
+    """AoR minus majority against the quality of the judge: trained on ever more questions, and simulated."""
     if pool.judge != "verifier" or not params.verifier.curve:
         return
-    kind, points = params.verifier.kinds[0], []
-    described = describe_chains(data, pool, "encoder" in params.verifier.kinds, params.device)
-    for share in params.verifier.curve:
-        scores = score_chains(data, pool, kind, described, params.verifier.folds, share, params.seeds[0])
-        votes = vote_answers(data, pool, scores, params.max_questions)
-        chosen = aggregate(params, data, pool, scores, params.seeds[0])
-        if scores["auc"] is not None:
-            points.append((scores["auc"], chosen["accuracy"] - votes["majority"]["accuracy"]))
-    if points:
-        found.draw[f"judge_{pool.dataset}.png"] = lambda path: plots.draw_lines(
-            {kind: sorted(points)}, path, xlabel="the judge's AUC over chains", ylabel="AoR minus majority, accuracy"
-        )
+    v, seed, name = params.verifier, params.seeds[0], pool.dataset
+    described = describe_chains(data, pool, "encoder" in v.kinds, params.device)
+    trained = [score_chains(data, pool, v.kinds[0], described, v.folds, share, seed) for share in v.curve]
+    if trained[0]["auc"] is None:
+        return
+    majority = vote_answers(data, pool, trained[0], params.max_questions)["majority"]["accuracy"]
+
+    def line(judges: list[Any]) -> list[tuple[float, float]]:
+        return sorted((s["auc"], aggregate(params, data, pool, s, seed)["accuracy"] - majority) for s in judges)
+
+    simulated = line([simulate_judge(data, pool, quality, seed) for quality in SIMULATED])
+    lines = {v.kinds[0]: line(trained), "simulation that sees the answers (analysis only)": simulated}
+    even = find_break_even(simulated)
+    if even is not None:
+        found.metrics[f"simulated.break_even_auc.{name}"] = even
+    where = "none in its range" if even is None else f"an AUC of {even:.2f}, interpolated"
+    found.notes.append(
+        f"{name}: the second line in judge_{name}.png is a simulation, no judge: right or wrong plus Gaussian noise, "
+        "which sees the answers. It is for analysis only, no claim or accuracy uses it. "
+        f"Its break-even with the majority: {where}."
+    )
+    found.draw[f"judge_{name}.png"] = lambda path: plots.draw_lines(
+        lines, path, xlabel="the judge's AUC over chains", ylabel="AoR minus majority, accuracy"
+    )
 
 
 def describe(found: Any, params: Aor) -> None:
-    """Who judged."""
+    """Who judged, and which baselines there could be."""
     judges = {pool.dataset: pool.judge for pool in params.pools.of(params.data)}
+    unasked = ", ".join(name for name in judges if f"accuracy.{name}.progressive_hints" not in found.metrics)
     found.model = ", ".join(dict.fromkeys(judges.values())) + " as judge"
     listed = ", ".join(f"{name}: {judge}" for name, judge in judges.items())
     built_in = (
@@ -262,4 +296,12 @@ def describe(found: Any, params: Aor) -> None:
         "A program that checks steps computes the answer on the way, so that its best chain is hard to beat. Points of "
         "a verifier are ranks among all chains of a pool: the threshold asks for its best ones, and where none of a "
         "question's answers has enough, AoR falls back to the majority (fell_back_to_majority).",
+        "The vote model_vote reads no chain: a chain weighs how often its model is right on the questions of other "
+        "folds."
+        if any(name.endswith(".model_vote") for name in found.metrics)
+        else "",
+        f"Progressive-hint prompting was not run on {unasked}: it asks the model that wrote the chains again, and a "
+        "record holds no such answers."
+        if unasked
+        else "",
     ]

@@ -49,7 +49,8 @@ class Pool(BaseModel):
 
 
 class ScoresArtifact(Artifact):
-    """`scores.safetensors`: points (N,) 0-10 and probability (N,) of each chain, question by question.
+    """`scores.safetensors`: points (N,) 0-10 and probability (N,) of each chain, question by question; where several
+    models wrote the chains also prior (N,), how often the chain's model is right on the questions of other folds.
 
     `auc` is None where all chains are right, or none.
     """
@@ -130,12 +131,13 @@ def score_chains(
             (pairwise, with MiniLM's embeddings of question and chain) or "evidence" (trees, with the agreement of the
             other chains: votes by the back door, for comparison only).
         described: from `describe_chains`; None where the judge is a program.
+        folds: of the questions, for verifiers and the models' priors.
         share: of the training questions, for learning curves.
     """
     import numpy as np
     from safetensors.numpy import load_file, save_file
 
-    from paperflows.components.reasoning import steps, verifier
+    from paperflows.components.reasoning import model_prior, steps, verifier
     from paperflows.components.reasoning.recorded import read_questions
 
     questions = read_questions(read_split(dataset, "test"), **pool.filters)
@@ -151,8 +153,11 @@ def score_chains(
         scores = verifier.out_of_fold(questions, inputs, right, method=method, folds=folds, seed=seed, share=share)
         points = verifier.to_points(scores)
         probability = scores if method == "trees" else 1 / (1 + np.exp(-scores))
+    given = {"points": points, "probability": np.ascontiguousarray(probability)}
+    if (prior := model_prior.out_of_fold(questions, right, folds=folds, seed=seed)) is not None:
+        given["prior"] = prior
     with new_artifact() as (folder, artifact):
-        save_file({"points": points, "probability": np.ascontiguousarray(probability)}, folder / SCORES)
+        save_file(given, folder / SCORES)
     return ScoresArtifact(**artifact, auc=verifier.auc(points, right), how=how)
 
 

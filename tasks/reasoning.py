@@ -54,6 +54,8 @@ def vote_answers(
 ) -> dict[str, ChoicesArtifact]:
     """Every vote that AoR is compared with, on the same chains and the same judge's scores; ties count as expected.
 
+    `model_vote`, weighted by how good a chain's model is elsewhere, is there where several models wrote the chains.
+
     Args:
         limit: questions, the first ones.
     """
@@ -65,11 +67,11 @@ def vote_answers(
     from paperflows.components.reasoning.recorded import count_steps, read_questions
 
     questions = read_questions(read_split(dataset, "test"), **pool.filters)
-    chance = load_file(open_artifact(scores) / SCORES)["probability"]
+    given = load_file(open_artifact(scores) / SCORES)
     place, outcomes = 0, []
     for question in questions[:limit]:
         chains = question.chains[: pool.most]
-        mine = chance[place : place + len(chains)].tolist()
+        weights = {name: values[place : place + len(chains)].tolist() for name, values in given.items()}
         place += len(question.chains)
         answers = [chain.answer for chain in chains]
         lengths = [count_steps(chain.text) for chain in chains]
@@ -85,13 +87,15 @@ def vote_answers(
                 "majority_first": (voting.vote(answers[: pool.first], right), few),
                 "majority": (voting.vote(answers, right), everything),
                 "complexity": (voting.vote_of_complex(answers, lengths, right), everything),
-                "weighted_vote": (voting.vote(answers, right, mine), everything),
-                "best_of_n": (voting.best_of(answers, mine, right), everything),
+                "weighted_vote": (voting.vote(answers, right, weights["probability"]), everything),
+                "best_of_n": (voting.best_of(answers, weights["probability"], right), everything),
                 "adaptive": (stopped, float(used)),
                 "any_right": (voting.any_right(answers, right), everything),
             }
         )
-    return {name: _choices(dataset["name"], np.array([o[name] for o in outcomes])) for name in outcomes[0]}
+        if "prior" in weights:
+            outcomes[-1]["model_vote"] = (voting.vote(answers, right, weights["prior"]), everything)
+    return {name: store_choices(dataset["name"], np.array([o[name] for o in outcomes])) for name in outcomes[0]}
 
 
 @cached_task(name="aggregate_answers", retries=2, retry_on=(ServiceError,))
@@ -149,7 +153,7 @@ def aggregate_answers(
     table = np.array([[r, float(outcomes[i].sampled)] for i, r in enumerate(right)])
     trace = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     said = {path.name: path.read_text(encoding="utf-8") for path in work.glob("*.completions.jsonl")}
-    choices = _choices(dataset["name"], table, {"trace.jsonl": trace, **said})
+    choices = store_choices(dataset["name"], table, {"trace.jsonl": trace, **said})
     shutil.rmtree(work, ignore_errors=True)
     return AggregationArtifact(**choices, counts=counts, examples=_examples(lines))
 
@@ -172,8 +176,8 @@ def select_minority(
         return {}
     mine = ours[some]
     return {
-        "aor": _choices(name, np.stack([mine, np.ones_like(mine)], axis=1)),
-        "half": _choices(name, np.stack([np.full_like(mine, 0.5), np.ones_like(mine)], axis=1)),
+        "aor": store_choices(name, np.stack([mine, np.ones_like(mine)], axis=1)),
+        "half": store_choices(name, np.stack([np.full_like(mine, 0.5), np.ones_like(mine)], axis=1)),
     }
 
 
@@ -187,7 +191,8 @@ def chains_used(dataset: DatasetArtifact, chosen: AggregationArtifact | ChoicesA
     return artifact
 
 
-def _choices(name: str, table: Any, texts: dict[str, str] | None = None) -> ChoicesArtifact:
+def store_choices(name: str, table: Any, texts: dict[str, str] | None = None) -> ChoicesArtifact:
+    """Store (Q, 2) correctness and chains of each question as outputs of a claim, and `texts` as files beside them."""
     import numpy as np
     from safetensors.numpy import save_file
 

@@ -14,12 +14,16 @@ _STEP = re.compile(r"\n|(?<=[.!?])\s")
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its recorded chains in file order; `topic` keeps questions together that share a context."""
+    """A question with its recorded chains in file order; `topic` keeps questions together that share a context.
+
+    `models` names who wrote each chain, apart from the chains: no judge sees it.
+    """
 
     text: str
     gold: str
     topic: str
     chains: tuple[Chain, ...]
+    models: tuple[str, ...] = ()
 
 
 def read_questions(
@@ -58,7 +62,8 @@ def read_questions(
         if gold is None:
             raise InputError(f"question {row['id']}: its answer {row['answer']!r} is no {kind}")
         topic = " ".join(str(row.get("context") or row["question"]).casefold().split())
-        questions.append(Question(row["question"], gold, topic, chains))
+        models = tuple(chain["model"] for chain in kept)
+        questions.append(Question(row["question"], gold, topic, chains, models))
     return questions
 
 

@@ -52,6 +52,13 @@ def evidence(questions: Sequence[Question]) -> Array:
     return np.array(rows)
 
 
+def fold_of_each(questions: Sequence[Question], folds: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """(Q,) the fold of each question, drawn by topic."""
+    topics = {topic: i for i, topic in enumerate(dict.fromkeys(q.topic for q in questions))}
+    fold_of_topic = random.permutation(len(topics)) % folds
+    return np.array([fold_of_topic[topics[q.topic]] for q in questions])
+
+
 def out_of_fold(
     questions: Sequence[Question],
     inputs: Array,
@@ -75,9 +82,7 @@ def out_of_fold(
     """
     random = np.random.default_rng(seed)
     owner = np.repeat(np.arange(len(questions)), [len(q.chains) for q in questions])
-    topics = {topic: i for i, topic in enumerate(dict.fromkeys(q.topic for q in questions))}
-    fold_of_topic = random.permutation(len(topics)) % folds
-    fold = np.array([fold_of_topic[topics[q.topic]] for q in questions])
+    fold = fold_of_each(questions, folds, random)
     scores = np.zeros(len(owner))
     for number in range(folds):
         training = np.flatnonzero(fold != number)

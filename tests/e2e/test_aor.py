@@ -30,11 +30,26 @@ def test_smoke_run(connected):
     assert metrics["chains.world_chains.aor_no_sampling"] == 20 <= metrics["chains.world_chains.aor"]
     (examples,) = report["tables"].values()
     assert examples and {"question", "gold", "chosen", "scores"} < examples[0].keys()
+    assert "Progressive-hint prompting was not run on world_chains" in " ".join(report["notes"])
+    assert not [name for name in metrics if "progressive_hints" in name or "model_vote" in name or "simulated" in name]
+
+
+def test_the_quality_of_judges_is_drawn_with_a_simulation_that_nothing_else_uses(connected):
+    pool = "{dataset: world_chains, answer: letters, judge: verifier, first: 5, most: 10}"
+    sets = [f"pools.builtin=[{pool}]", "verifier.curve=[0.3,1.0]", "ablations=[]"]
+    done = connected.run("run", "aor", "--profile", "smoke", *[part for one in sets for part in ("--set", one)])
+    assert done.returncode == 0, done.stderr
+    (path,) = (connected.root / "runs").glob("*/report.json")
+    report = json.loads(path.read_text())
+    assert (path.parent / "plots" / "judge_world_chains.png").stat().st_size > 5000
+    assert [note for note in report["notes"] if "simulation" in note and "sees the answers" in note]
+    assert not [name for name in report["metrics"] if name.startswith("accuracy.") and "simulat" in name]
+    assert "simulat" not in json.dumps(report["claims"])
 
 
 def test_a_language_model_answers_and_judges_and_every_method_reads_its_chains(connected):
     gold = {row["question"]: row["answer"] for row in build("world_chains")["test"]}
-    asked, server = Counter(), FaultServer()
+    asked, hinted, server = Counter(), Counter(), FaultServer()
     server.honours["n"] = False
 
     def reply(text):
@@ -42,6 +57,9 @@ def test_a_language_model_answers_and_judges_and_every_method_reads_its_chains(c
         question = next((q for q in gold if q in text), None)
         if question is None:
             return "{}"  # whether replies can be asked for as JSON
+        if "Hint: the answer is near to" in text:
+            hinted[question] += 1  # the first hint is right or not: it takes one more call or two until two agree
+            return f"On second thought, the answer is {gold[question]}."
         if not solutions:
             asked[question] += 1  # two in three wrong: the vote loses, the judge knows better
             return f"It is plain. The answer is {gold[question] if asked[question] % 3 == 0 else 'zz'}."
@@ -69,3 +87,10 @@ def test_a_language_model_answers_and_judges_and_every_method_reads_its_chains(c
     assert sum(asked.values()) == metrics["sampler.requests.world_chains"] == 12 * 6
     assert metrics["accuracy.world_chains.one_chain"] == pytest.approx(1 / 3), "of the model's chains, not the recorded"
     assert metrics["accuracy.world_chains.majority"] == 0 and metrics["accuracy.world_chains.aor"] == 1
+    assert metrics["accuracy.world_chains.progressive_hints"] == 1
+    assert metrics["calls.world_chains.progressive_hints"] == pytest.approx(1 + sum(hinted.values()) / 12)
+    assert metrics["hints.requests.world_chains"] == sum(hinted.values()) >= 12
+    assert "not run" not in " ".join(report["notes"])
+    kept = path.parent / "artifacts" / "hints_world_chains"
+    assert len((kept / "hints.jsonl").read_text().splitlines()) == 12
+    assert len((kept / "hints.completions.jsonl").read_text().splitlines()) == sum(hinted.values())

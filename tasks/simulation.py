@@ -1,0 +1,35 @@
+"""Judges of a wanted quality, simulated from the answer key: for the analysis of AoR, never for its results."""
+
+from collections.abc import Sequence
+
+from paperflows.tasks.chains import SCORES, Pool, ScoresArtifact
+from paperflows.tasks.data import DatasetArtifact, read_split
+from paperflows.tasks.policy import cached_task
+from paperflows.tasks.store import new_artifact
+
+
+@cached_task(name="simulate_judge", task_run_name="simulate_judge-{quality}-seed{seed}")
+def simulate_judge(dataset: DatasetArtifact, pool: Pool, quality: float, seed: int) -> ScoresArtifact:
+    """Points of a judge that sees the right answers through noise; of the arrays only points, so that no vote uses it.
+
+    Args:
+        quality: AUC over chains that the noise is for; `auc` says what it came to.
+    """
+    from safetensors.numpy import save_file
+
+    from paperflows.components.reasoning import simulated, verifier
+    from paperflows.components.reasoning.recorded import read_questions
+
+    questions = read_questions(read_split(dataset, "test"), **pool.filters)
+    right = verifier.correct(questions, pool.answer)
+    points = verifier.to_points(simulated.noisy_scores(right, quality=quality, seed=seed))
+    with new_artifact() as (folder, artifact):
+        save_file({"points": points}, folder / SCORES)
+    return ScoresArtifact(**artifact, auc=verifier.auc(points, right), how="simulated")
+
+
+def find_break_even(points: Sequence[tuple[float, float]]) -> float | None:
+    """The quality from which on a line of (quality, gain) points is not below zero; None where it does not cross."""
+    from paperflows.components.reasoning.simulated import break_even
+
+    return break_even(points)
