@@ -1,8 +1,8 @@
 """LPT: a prompt put in the middle of a frozen encoder, made of the text itself (Late Prompt Tuning, Liu et al., 2022).
 
-Late prompts, free or generated, against prompts at the input and at every layer, LoRA, adapters, biases and full
-fine-tuning: the same handful of examples, the same head over the labels, the same steps. Learning rates, generator and
-insertion layer are chosen on dev examples with the first seed.
+Late prompts, free or generated, against prompts at the input and at every layer, LoRA, adapters, biases, full
+fine-tuning and a linear probe: the same handful of examples, and for all but the probe the same head over the labels
+and the same steps. Learning rates, generator and insertion layer are chosen on dev examples with the first seed.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
-from paperflows.tasks.prompts import draw_shots, time_tuning, tune_encoder
+from paperflows.tasks.prompts import draw_shots, probe_shots, time_tuning, tune_encoder
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
 
@@ -57,7 +57,6 @@ PAPER = Paper(
     parameters=Lpt,
 )
 
-
 LATE = ("naive", "npg", "appg", "mppg")  # methods that read the layer
 
 
@@ -77,6 +76,7 @@ def lpt(params: Lpt) -> dict[str, Any]:
 
         chosen = [choose(params, model, first) for first in shots[0]]
         tuned = {method: tune_all(params, model, method, shots, chosen) for method in ("late", *params.judged)}
+        tuned["probe"] = [[probe_shots(model, s, settings_of(params), params.device) for s in row] for row in shots]
         few = {method: tune_all(params, model, method, shots[:1], chosen) for method in params.ranked}
         place = names.tasks.index(names.timed)
         late = chosen[place]["late"]
@@ -145,7 +145,7 @@ def tune_all(
 
 
 def quality_claims(tuned: dict[str, Any], tasks: tuple[str, ...]) -> list[Claim]:
-    """Late against input prompts, generated against free, and against full fine-tuning."""
+    """Late against input prompts, generated against free, and against full fine-tuning and a linear probe."""
     shared = {"metric": "accuracy", "statistic": "mean", "datasets": list(tasks), "ours": joined(tuned["late"])}
     return [
         Claim(
@@ -159,6 +159,10 @@ def quality_claims(tuned: dict[str, Any], tasks: tuple[str, ...]) -> list[Claim]
         Claim(
             id="late_keeps_full", baseline_name="full fine-tuning", baseline=joined(tuned["full"]), **shared,
             compare="ratio", margin=0.97, statement="A late prompt keeps 97 % of full fine-tuning's accuracy",
+        ),
+        Claim(
+            id="late_beats_probe", baseline_name="linear probe of the frozen encoder", baseline=joined(tuned["probe"]),
+            statement="A late prompt beats a linear probe", **shared,
         ),
     ]  # fmt: skip
 
@@ -220,7 +224,8 @@ def describe(
     found.notes += [
         f"Trainings among which dev chose: late (kinds and rates, then layers) {late_trials(params)}; "
         + "; ".join(f"{m} {len(params.rates[m])}" for m in [*params.judged, *params.ranked])
-        + f". Of equals, the first tried: rates and layers in the order of the parameters, layer {params.layer} first.",
+        + f". Of equals, the first tried: rates and layers in the order of the parameters, layer {params.layer} first. "
+        "The probe chooses its strength anew with every seed, all others what they chose with the first.",
         "Naive prompts enter at the layer chosen for the late prompt, where their rate was chosen; steps are timed at "
         "that of the timed dataset.",
         "Trained parameters differ by method: see trained.*; frozen parts run without dropout in training too.",

@@ -17,8 +17,13 @@ def run(project, slug, *sets):
 
 def test_lpt(connected):
     report, claims, folder = run(connected, "lpt")
-    assert list(claims) == ["late_beats_input", "generated_beats_free", "late_keeps_full", "step_speed", "step_memory"]
+    assert list(claims) == [
+        "late_beats_input", "generated_beats_free", "late_keeps_full", "late_beats_probe", "step_speed", "step_memory",
+    ]  # fmt: skip
     metrics = report["metrics"]
+    against_probe = claims["late_beats_probe"]
+    assert against_probe["ours"] == pytest.approx(metrics["world_questions.late.accuracy"])
+    assert against_probe["baseline"] == pytest.approx(metrics["world_questions.probe.accuracy"])
     # kinds and rates at layer 3, then the layers: the best on dev, and of equals the first
     dev = {n: metrics[f"world_questions.layer{n}.dev"] for n in (3, 2, 4)}
     layer = max(dev, key=dev.get)
