@@ -76,7 +76,7 @@ def test_the_trials_of_the_note_are_those_that_are_made(trainings):
     assert len(late) == lpt.late_trials(params) == 4 + 3
 
 
-@pytest.mark.parametrize("profile", ["smoke", "laptop", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "laptop", "study", "paper"])
 def test_whom_the_late_prompt_is_judged_against_has_as_many_trials(profile):
     params = parameters(profile)
     assert {m: len(params.rates[m]) for m in params.judged} == dict.fromkeys(params.judged, lpt.late_trials(params))
