@@ -1,8 +1,8 @@
 """LPT: a prompt put in the middle of a frozen encoder, made of the text itself (Late Prompt Tuning, Liu et al., 2022).
 
-Late prompts, free or generated, against prompts at the input and at every layer, LoRA, adapters, biases and full
-fine-tuning: the same handful of examples, the same head over the labels, the same steps. Learning rates and the
-generator are chosen on dev examples with the first seed; what another layer would give is shown, not chosen from.
+Late prompts, free or generated, against prompts at the input and at every layer, LoRA, adapters, biases, full
+fine-tuning and a linear probe: the same handful of examples, and for all but the probe the same head over the labels
+and the same steps. Learning rates, generator and insertion layer are chosen on dev examples with the first seed.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
-from paperflows.tasks.prompts import draw_shots, time_tuning, tune_encoder
+from paperflows.tasks.prompts import draw_shots, probe_shots, time_tuning, tune_encoder
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
 
@@ -29,8 +29,8 @@ class Lpt(FlowParameters):
     templates: dict[str, Any] = Field({}, description="Dataset -> pattern, words, sentences, for datasets of your own")
     shots: int = Field(ge=2, description="Examples of each class in train, and as many others in dev")
     evaluated: int = Field(ge=1, description="Test examples, at most")
-    layer: int = Field(ge=1, description="Layers that the text passes before a late prompt enters")
-    layers: tuple[int, ...] = Field(min_length=1, description="Insertion layers compared, on the first seed")
+    layer: int = Field(ge=1, description="Layers that the text passes before a late prompt enters, in the first trials")
+    layers: tuple[int, ...] = Field(description="Insertion layers tried next, by the best of those; dev chooses")
     generators: tuple[str, ...] = Field(
         ("npg", "appg", "mppg"), min_length=1, description="Late generators tried; dev chooses"
     )
@@ -57,6 +57,8 @@ PAPER = Paper(
     parameters=Lpt,
 )
 
+LATE = ("naive", "npg", "appg", "mppg")  # methods that read the layer
+
 
 @flow(name="lpt", timeout_seconds=24 * 3600, task_runner=runner())
 def lpt(params: Lpt) -> dict[str, Any]:
@@ -73,24 +75,14 @@ def lpt(params: Lpt) -> dict[str, Any]:
         ]
 
         chosen = [choose(params, model, first) for first in shots[0]]
-        tuned = {
-            method: [
-                [settled(params, model, s, chosen[at], method, seed) for at, s in enumerate(row)]
-                for seed, row in zip(params.seeds, shots, strict=True)
-            ]
-            for method in ("late", *params.judged)
-        }
-        few = {
-            method: [
-                [settled(params, model, s, c, method, params.seeds[0]) for s, c in zip(shots[0], chosen, strict=True)]
-            ]
-            for method in params.ranked
-        }
+        tuned = {method: tune_all(params, model, method, shots, chosen) for method in ("late", *params.judged)}
+        tuned["probe"] = [[probe_shots(model, s, settings_of(params), params.device) for s in row] for row in shots]
+        few = {method: tune_all(params, model, method, shots[:1], chosen) for method in params.ranked}
         place = names.tasks.index(names.timed)
         late = chosen[place]["late"]
         times = time_tuning(
-            model, shots[0][place], late["method"], params.layer, params.tuning.model_dump() | head_of(params),
-            params.timing_repeats, params.device,
+            model, shots[0][place], late["method"], late["layer"], settings_of(params), params.timing_repeats,
+            params.device,
         )  # fmt: skip
 
         claims = quality_claims(tuned, names.tasks) + cost_claims(times, names.timed)
@@ -101,42 +93,59 @@ def lpt(params: Lpt) -> dict[str, Any]:
     return found.report
 
 
-def head_of(params: Lpt) -> dict[str, str]:
-    """Which head reads the encoder."""
-    return {"head": params.encoder.head}
+def settings_of(params: Lpt) -> dict[str, Any]:
+    """What every training takes."""
+    return params.tuning.model_dump() | {"head": params.encoder.head}
 
 
 def tune(params: Lpt, model: Any, shots: Any, method: str, layer: int, rate: float, seed: int) -> Any:
     """One training."""
-    settings = params.tuning.model_dump() | head_of(params)
-    return tune_encoder.submit(method, model, shots, layer, rate, settings, seed, params.device)
+    return tune_encoder.submit(method, model, shots, layer, rate, settings_of(params), seed, params.device)
 
 
 def choose(params: Lpt, model: Any, shots: Any) -> dict[str, Any]:
-    """The best on dev with the first seed: each method's rate, and the late prompt's kind; and the layers' curve."""
-    seed = params.seeds[0]
-    methods = dict.fromkeys([*params.generators, *params.judged, *params.ranked])
-    pairs = [(method, rate) for method in methods for rate in params.rates[method]]
-    trials = {(m, rate): tune(params, model, shots, m, params.layer, rate, seed) for m, rate in pairs}
-    found = {m: best([trials[m, rate].result() for rate in params.rates[m]]) for m in methods}
-    late = best([found[m] for m in params.generators])
-    curve = [tune(params, model, shots, late["method"], n, late["rate"], seed) for n in params.layers]
+    """The best on dev with the first seed: the late prompt's kind, rate, then layer; the rates of all other methods.
+
+    Prompts judged beside the late one enter at its layer. "layers": the late prompt at every layer tried.
+    """
+
+    def tries(method: str, layer: int) -> list[Any]:
+        return [tune(params, model, shots, method, layer, rate, params.seeds[0]) for rate in params.rates[method]]
+
+    others = dict.fromkeys([*params.judged, *params.ranked])
+    trials = {method: tries(method, params.layer) for method in others if method not in LATE}
+    first = best([future for kind in params.generators for future in tries(kind, params.layer)])
+    curve = [
+        tune(params, model, shots, first["method"], layer, first["rate"], params.seeds[0])
+        for layer in dict.fromkeys([params.layer, *params.layers])
+    ]
+    late = best(curve)
+    trials |= {method: tries(method, late["layer"]) for method in others if method in LATE}
+    found = {method: best(some) for method, some in trials.items()}
     return found | {"late": late, "layers": [future.result() for future in curve]}
 
 
-def best(tuned: list[Any]) -> Any:
+def best(tried: list[Any]) -> Any:
     """The training with the best dev score; the first of equals."""
-    return max(tuned, key=lambda t: t["score"])
+    return max([future.result() for future in tried], key=lambda t: t["score"])
 
 
-def settled(params: Lpt, model: Any, shots: Any, chosen: dict[str, Any], method: str, seed: int) -> Any:
-    """A training with the settings that dev chose."""
-    like = chosen[method]
-    return tune(params, model, shots, like["method"], params.layer, like["rate"], seed).result()
+def tune_all(
+    params: Lpt, model: Any, method: str, shots: list[list[Any]], chosen: list[dict[str, Any]]
+) -> list[list[Any]]:
+    """One training for every seed of `shots` and every dataset, with the settings that dev chose."""
+    futures = [
+        [
+            tune(params, model, s, c[method]["method"], c[method]["layer"], c[method]["rate"], seed)
+            for s, c in zip(row, chosen, strict=True)
+        ]
+        for seed, row in zip(params.seeds, shots, strict=False)
+    ]
+    return [[future.result() for future in row] for row in futures]
 
 
 def quality_claims(tuned: dict[str, Any], tasks: tuple[str, ...]) -> list[Claim]:
-    """Late against input prompts, generated against free, and against full fine-tuning."""
+    """Late against input prompts, generated against free, and against full fine-tuning and a linear probe."""
     shared = {"metric": "accuracy", "statistic": "mean", "datasets": list(tasks), "ours": joined(tuned["late"])}
     return [
         Claim(
@@ -150,6 +159,10 @@ def quality_claims(tuned: dict[str, Any], tasks: tuple[str, ...]) -> list[Claim]
         Claim(
             id="late_keeps_full", baseline_name="full fine-tuning", baseline=joined(tuned["full"]), **shared,
             compare="ratio", margin=0.97, statement="A late prompt keeps 97 % of full fine-tuning's accuracy",
+        ),
+        Claim(
+            id="late_beats_probe", baseline_name="linear probe of the frozen encoder", baseline=joined(tuned["probe"]),
+            statement="A late prompt beats a linear probe", **shared,
         ),
     ]  # fmt: skip
 
@@ -171,6 +184,11 @@ def cost_claims(times: dict[str, Any], dataset: str) -> list[Claim]:
     ]  # fmt: skip
 
 
+def late_trials(params: Lpt) -> int:
+    """Trainings among which dev chooses the late prompt: kinds and rates, then the other layers."""
+    return sum(len(params.rates[g]) for g in params.generators) + len({params.layer, *params.layers}) - 1
+
+
 def describe(
     found: Any, params: Lpt, tuned: dict[str, Any], few: dict[str, Any], chosen: Any, times: Any, model: Any
 ) -> None:
@@ -185,14 +203,16 @@ def describe(
     curves: dict[str, list[tuple[float, float]]] = {}
     bits: dict[str, list[tuple[float, float]]] = {}
     for one in chosen:
-        for t in one["layers"]:
+        for t in sorted(one["layers"], key=lambda t: t["layer"]):
             found.metrics[f"{t['dataset']}.layer{t['layer']}.dev"] = t["score"]
             found.metrics[f"{t['dataset']}.layer{t['layer']}.accuracy"] = t["accuracy"]
             found.metrics[f"{t['dataset']}.layer{t['layer']}.bits"] = t["information"]
             curves.setdefault(t["dataset"], []).append((t["layer"], t["accuracy"]))
+            curves.setdefault(f"{t['dataset']} dev", []).append((t["layer"], t["score"]))
             bits.setdefault(t["dataset"], []).append((t["layer"], t["information"]))
         late = one["late"]
-        found.notes.append(f"{late['dataset']}: {late['method']} was chosen on dev.")
+        found.metrics[f"{late['dataset']}.late.layer"] = float(late["layer"])
+        found.notes.append(f"{late['dataset']}: {late['method']} at layer {late['layer']} was chosen on dev.")
     for way in ("late", "stored", "input", "full"):
         found.metrics[f"step.{way}.seconds"] = times[f"median {way}"] / 3
         found.metrics[f"step.{way}.megabytes"] = times[f"median bytes {way}"] / 2**20
@@ -202,10 +222,12 @@ def describe(
         found.metrics["masked_lm.accuracy"] = model["score"]
     found.model = params.encoder.model
     found.notes += [
-        "Trainings among which dev chose: late (kinds and rates) "
-        f"{sum(len(params.rates[g]) for g in params.generators)}; "
+        f"Trainings among which dev chose: late (kinds and rates, then layers) {late_trials(params)}; "
         + "; ".join(f"{m} {len(params.rates[m])}" for m in [*params.judged, *params.ranked])
-        + ".",
+        + f". Of equals, the first tried: rates and layers in the order of the parameters, layer {params.layer} first. "
+        "The probe chooses its strength anew with every seed, all others what they chose with the first.",
+        "Naive prompts enter at the layer chosen for the late prompt, where their rate was chosen; steps are timed at "
+        "that of the timed dataset.",
         "Trained parameters differ by method: see trained.*; frozen parts run without dropout in training too.",
         "Late prompts train on stored states of their layer; stored.different counts test answers that this changes in "
         "the trainings that are timed.",
@@ -219,7 +241,7 @@ def describe(
     ]
     found.draw["accuracy.png"] = lambda path: plots.draw_bars(bars, path, ylabel="test accuracy")
     found.draw["layers.png"] = lambda path: plots.draw_lines(
-        curves, path, xlabel="insertion layer", ylabel="test accuracy (first seed)"
+        curves, path, xlabel="insertion layer", ylabel="accuracy, test and dev (first seed)"
     )
     found.draw["information.png"] = lambda path: plots.draw_lines(
         bits, path, xlabel="insertion layer", ylabel="bits of the label (first seed)"

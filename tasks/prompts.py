@@ -121,7 +121,7 @@ def tune_encoder(
 
     from paperflows.components.evaluation.information import label_information
     from paperflows.components.prompts import tuning
-    from paperflows.components.prompts.loading import all_logits, all_means
+    from paperflows.components.prompts.loading import all_logits, logits_and_means
     from paperflows.components.prompts.stored import store_states
     from paperflows.components.training.batching import Batches
     from paperflows.components.training.device import accelerator
@@ -151,8 +151,9 @@ def tune_encoder(
             weight_decay=s["weight_decay"], warmup_share=0.06, evaluate=evaluate,
             evaluate_every=max(1, s["steps"] // s["evaluations"]),
         )  # fmt: skip
-        right = (all_logits(built, texts["test"]).argmax(1) == texts["test"].target).float()
-        known = label_information(all_means(built, texts["test"]).numpy(), texts["test"].target.numpy())
+        logits, means = logits_and_means(built, texts["test"])
+        right = (logits.argmax(1) == texts["test"].target).float()
+        known = label_information(means.numpy(), texts["test"].target.numpy())
     with new_artifact() as (folder, artifact):
         save_file({shots["dataset"]: right}, folder / OUTPUTS)
     return TunedArtifact(

@@ -73,6 +73,19 @@ def all_logits(model: PromptedClassifier, texts: Prompted | StoredStates) -> Ten
     return gather(model.eval(), texts, next(model.parameters()).device)
 
 
+def logits_and_means(model: PromptedClassifier, texts: Prompted | StoredStates) -> tuple[Tensor, Tensor]:
+    """What `all_logits` and `all_means` say, from one pass over the texts."""
+
+    def read(batch: Mapping[str, Tensor]) -> Tensor:
+        last = model.last(batch)
+        logits = model.head(last.text, last.text_mask, batch["place"])
+        return torch.cat([logits.float(), mean_state(last.text, last.text_mask).float()], 1)
+
+    model.eval()
+    both = gather(read, texts, next(model.parameters()).device)
+    return both[:, : -model.encoder.width], both[:, -model.encoder.width :]
+
+
 def all_means(model: PromptedClassifier, texts: Prompted | StoredStates) -> Tensor:
     """(N, D) mean last states of all texts, float32 on the CPU."""
 

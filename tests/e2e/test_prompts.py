@@ -17,13 +17,24 @@ def run(project, slug, *sets):
 
 def test_lpt(connected):
     report, claims, folder = run(connected, "lpt")
-    assert list(claims) == ["late_beats_input", "generated_beats_free", "late_keeps_full", "step_speed", "step_memory"]
+    assert list(claims) == [
+        "late_beats_input", "generated_beats_free", "late_keeps_full", "late_beats_probe", "step_speed", "step_memory",
+    ]  # fmt: skip
     metrics = report["metrics"]
+    against_probe = claims["late_beats_probe"]
+    assert against_probe["ours"] == pytest.approx(metrics["world_questions.late.accuracy"])
+    assert against_probe["baseline"] == pytest.approx(metrics["world_questions.probe.accuracy"])
+    # kinds and rates at layer 3, then the layers: the best on dev, and of equals the first
+    dev = {n: metrics[f"world_questions.layer{n}.dev"] for n in (3, 2, 4)}
+    layer = max(dev, key=dev.get)
+    assert metrics["world_questions.late.layer"] == layer
+    assert metrics["world_questions.late.accuracy"] == metrics[f"world_questions.layer{layer}.accuracy"]
+    assert any(f"world_questions: npg at layer {layer} was chosen on dev" in note for note in report["notes"])
     # half of six layers' activations or fewer, and the stored states change no answer
     assert metrics["stored.different"] == 0 and claims["step_memory"]["effect"] < 0.9
     assert metrics["step.late.megabytes"] < metrics["step.input.megabytes"] < metrics["step.full.megabytes"]
     assert metrics["trained.input"] == 2 * 384 and metrics["trained.full"] > 2e7
-    assert all(metrics[f"world_questions.layer{n}.bits"] >= 0 for n in (2, 4))
+    assert all(metrics[f"world_questions.layer{n}.bits"] >= 0 for n in (2, 3, 4))
     assert {p.stem for p in (folder / "plots").glob("*.png")} == {"accuracy", "claims", "information", "layers"}
     refused = connected.run(
         "run", "lpt", "--profile", "smoke", "--set",

@@ -8,7 +8,7 @@ from paperflows.components.errors import InputError
 from paperflows.components.evaluation.activations import saved_bytes
 from paperflows.components.evaluation.information import label_information
 from paperflows.components.prompts import tuning
-from paperflows.components.prompts.loading import all_logits
+from paperflows.components.prompts.loading import all_logits, all_means, logits_and_means
 from paperflows.components.prompts.stored import store_states
 from paperflows.components.prompts.verbalizer import LabelHead, Template, WordHead, wrap
 from paperflows.components.training.loop import train
@@ -72,6 +72,18 @@ def test_training_on_stored_states_is_the_same_training(kind, texts, tmp_path):
         )  # fmt: skip
         results.append(all_logits(model, source))
     torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=0)
+
+
+def test_one_pass_says_logits_and_means(texts, tmp_path):
+    model = built("npg")
+    with torch.no_grad():
+        for weights in model.prompts.parameters():
+            weights.normal_()
+    for source in (texts, store_states(model, texts, tmp_path / "s.npy")):
+        logits, means = logits_and_means(model.train(), source)
+        assert logits.shape == (12, 2) and means.shape == (12, 16) and not model.training
+        torch.testing.assert_close(logits, all_logits(model, source))
+        torch.testing.assert_close(means, all_means(model, source))
 
 
 def test_nothing_below_a_late_prompt_keeps_activations(texts):
