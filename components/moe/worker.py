@@ -208,7 +208,7 @@ def time_worker(
         load_model(models[name], str(trained[name] / f"worker-{rank:03d}.safetensors"))
         models[name].to(where).train()
         reducers[name] = reduce_gradients(models[name], group)
-        optimizers[name] = torch.optim.AdamW(models[name].parameters(), lr=0.0)
+        optimizers[name] = torch.optim.AdamW(models[name].parameters(), lr=0.0, fused=True)
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(repeats + 1):
         ids = texts[torch.from_numpy(batches.at(turn)[rank::workers])].long().to(where)

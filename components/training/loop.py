@@ -88,7 +88,7 @@ def train(
     torch.manual_seed(seed)
     speed = accelerator(device)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(_decay_groups(model, weight_decay, rates or {}), lr=learning_rate)
+    optimizer = torch.optim.AdamW(_decay_groups(model, weight_decay, rates or {}), lr=learning_rate, fused=True)
     model, optimizer = speed.prepare(model, optimizer)
     bare = speed.unwrap_model(model)
     history: list[dict[str, float]] = []
