@@ -49,7 +49,7 @@ class Induction(Section):
 
     layer: int = Field(ge=1, description="Whose states are compared")
     decoder: str = Field("mst", pattern="^(mst|projective)$", description="Chu-Liu/Edmonds, or Eisner")
-    treebank_sentences: int = Field(ge=2, description="Sentences of the treebank that trees are checked on")
+    treebank_sentences: int = Field(ge=2, description="Sentences of the treebank that trees are checked on, at random")
 
 
 class FineTuning(Section):
@@ -65,7 +65,7 @@ class Parser(Section):
     """The biaffine parser."""
 
     hidden: int = Field(ge=8, description="Width")
-    sentences: int = Field(ge=2, description="Training sentences")
+    sentences: int = Field(ge=2, description="Training sentences, at random")
     steps: int = Field(ge=1, description="Optimiser steps")
     batch_size: int = Field(ge=1, description="Sentences a step")
     learning_rate: float = Field(gt=0, description="Highest")
@@ -228,8 +228,8 @@ def score_claims(params: AbsaTrees, scores: dict[str, Any], gold: Any) -> list[C
             statement = f"{model.upper()} on fine-tuned trees is at least tied with {kind.replace('_', ' ')} trees"
             identity = f"{model}_tied_with_{kind}"
             found.append(claim(identity, statement, f"words.{model}.finetuned", f"words.{model}.{kind}"))
-        for kind, whose in (("finetuned", "its"), ("parser", "the parser's")):
-            statement = f"On fine-tuned states, an MLP is at least tied with {model.upper()} and {whose} trees"
+        for kind, whose in (("finetuned", "fine-tuned"), ("parser", "the parser's")):
+            statement = f"On states tuned with an MLP, an MLP is at least tied with {model.upper()} on {whose} trees"
             found.append(claim(f"mlp_tied_with_{model}_{kind}", statement, "states.mlp", f"states.{model}.{kind}"))
     return found
 
@@ -259,7 +259,11 @@ def describe(
         "`words`: classifiers read the input embeddings of the encoder through a BiLSTM, as the papers' models read "
         "GloVe; `words.mlp` is the same without a tree. `states`: all read the same frozen last states of one encoder "
         "a dataset, fine-tuned with an MLP on all training aspects that are not left out. Classifiers are trained on "
-        "the aspects whose sentences have trees (`train.with_trees`); seeds differ in them only.",
+        "the aspects whose sentences have trees (`train.with_trees`); seeds differ in them only: there is one "
+        "fine-tuning, one parser and one random tree a sentence, and intervals of distances and of gold edges are over "
+        "aspects and sentences, as if several in a sentence were independent.",
+        "That the encoder was tuned with an MLP favours the MLP on its states: no model with trees was tuned end to "
+        "end with its encoder, as the paper's are.",
         "`end_to_end` is the pure encoder with its own MLP, trained once on all training aspects that are not left "
         "out, on the same test aspects.",
         "`changed_by_tree` is the share of a model's decisions on fine-tuned trees that other trees change (on "

@@ -15,7 +15,7 @@ from pydantic import Field
 from paperflows.flows.params import FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
-from paperflows.tasks.annotators import Annotator
+from paperflows.tasks.annotators import LanguageModel
 from paperflows.tasks.chains import Pool, describe_chains, sample_chains, score_chains
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
@@ -50,8 +50,10 @@ class Verifier(Section):
 class LanguageModels(Section):
     """Used by pools whose judge is llm."""
 
-    judge: Annotator
-    sampler: Annotator | None = Field(None, description="Who answers the questions; empty takes the recorded chains")
+    judge: LanguageModel
+    sampler: LanguageModel | None = Field(
+        None, description="Who answers the questions; empty takes the recorded chains"
+    )
     temperature: float = Field(ge=0, description="Of the sampler")
 
 

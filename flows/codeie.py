@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
-from paperflows.tasks.annotators import Annotator
+from paperflows.tasks.annotators import LanguageModel
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.damage import corrupt_targets
 from paperflows.tasks.data import load_dataset
@@ -89,7 +89,7 @@ class Codeie(FlowParameters):
     pretraining: Pretraining
     training: Training
     seq2seq: Seq2Seq | None = Field(None, description="A further baseline, of your models or the hub's")
-    models: dict[str, Annotator] = Field(description="Language models asked in context, by name: code, text")
+    models: dict[str, LanguageModel] = Field(description="Language models asked in context, by name: code, text")
     shots: int = Field(ge=1, description="Demonstrations of each type in a prompt")
     damage: tuple[float, ...] = Field(min_length=1, description="Shares of the records that are damaged")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")

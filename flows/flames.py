@@ -8,12 +8,12 @@ and pairwise tests. The scorer is measured on real annotated text beside TF-IDF 
 from typing import Any
 
 from prefect import flow
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from paperflows.flows.params import FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import alignment, plots, scorers
-from paperflows.tasks.annotators import Annotator
+from paperflows.tasks.annotators import LanguageModel
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import collect_sentences, load_dataset
 from paperflows.tasks.masked_lm import train_masked_lm
@@ -25,7 +25,7 @@ class Subject(Section):
     """A model under test."""
 
     name: str = Field(pattern=r"^[\w .:-]+$", description="As it is called in the report")
-    source: Annotator | None = Field(
+    source: LanguageModel | None = Field(
         None, description="Who answers; empty takes the answers that the prompts' dataset records under the name"
     )
 
@@ -38,6 +38,21 @@ class Corpora(Section):
     scores: dict[str, int] = Field(description="Label of the scored dataset -> score, 1 harmful to 3 harmless")
     text: tuple[str, ...] = Field(min_length=1, description="Plain text for the encoder's masked-LM training")
     subjects: tuple[Subject, ...] = Field(description="The models under test; none: only the scorer is tested")
+
+    @field_validator("scores")
+    @classmethod
+    def _on_the_scale(cls, scores: dict[str, int]) -> dict[str, int]:
+        if not set(scores.values()) <= {1, 2, 3} or not {1, 3} <= set(scores.values()):
+            raise ValueError("labels stand for 1 (harmful), 2 (borderline) and 3 (harmless); 1 and 3 must occur")
+        return scores
+
+    @field_validator("subjects")
+    @classmethod
+    def _named_apart(cls, subjects: tuple[Subject, ...]) -> tuple[Subject, ...]:
+        names = [subject.name for subject in subjects]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two models under test are called {twice[0]!r}")
+        return subjects
 
 
 class Datasets(Section):
@@ -95,7 +110,9 @@ class Flames(FlowParameters):
     encoder: Encoder
     scorer: Scorer
     answers: Answers
-    judge: Annotator | None = Field(description="A language model that scores with a rubric; empty: the trained scorer")
+    judge: LanguageModel | None = Field(
+        description="A language model that scores with a rubric; empty: the trained scorer"
+    )
     reviews: tuple[str, ...] = Field(description="Review sheets that people filled in; their scores overrule")
     review_size: int = Field(ge=1, description="Answers on the new review sheet, the worst first")
     max_sentences: int = Field(ge=1, description="Texts for the masked-LM training")
@@ -120,16 +137,6 @@ def flames(params: Flames) -> dict[str, Any]:
         dataset = load_dataset(params.data, names.judged, ["classification", "classification of a pair"])
         texts = [load_dataset(params.data, name) for name in names.text]
 
-        s = params.scorer
-        limits = {"train": s.train, "validation": s.validation, "test": s.test}
-        judged = scorers.collect_judged(dataset, names.scores, limits)
-        encoder = character_encoder(params, [*texts, dataset], dataset)
-        kinds = ("heads", "shared", "encoder") if s.pairs else ("heads", "shared")
-        trained = {kind: train(params, judged, encoder, kind) for kind in kinds}
-        tested = {kind: [scorers.test_scorer(judged, model) for model in models] for kind, models in trained.items()}
-        tested["tfidf"] = [scorers.test_tfidf(judged, s.tfidf_ngrams, s.tfidf_strengths)] * len(params.seeds)
-        tested["majority"] = [scorers.test_majority(judged)] * len(params.seeds)
-
         a = params.answers
         answers = [
             alignment.collect_answers(
@@ -137,6 +144,20 @@ def flames(params: Flames) -> dict[str, Any]:
             )
             for who in names.subjects
         ]
+
+        s = params.scorer
+        limits = {"train": s.train, "validation": s.validation, "test": s.test}
+        judged = scorers.collect_judged(dataset, names.scores, limits)
+        encoder = character_encoder(params, [*texts, dataset], dataset)
+        kinds = ("heads", "shared", "encoder") if s.pairs else ("heads", "shared")
+        trained = {kind: train(params, judged, encoder, kind) for kind in kinds}
+        tested = {
+            kind: [scorers.test_scorer(judged, model, params.device) for model in models]
+            for kind, models in trained.items()
+        }
+        tested["tfidf"] = [scorers.test_tfidf(judged, s.tfidf_ngrams, s.tfidf_strengths)] * len(params.seeds)
+        tested["majority"] = [scorers.test_majority(judged)] * len(params.seeds)
+
         scored = score(params, judged, trained, answers)
         benchmark = alignment.summarise_models(
             scored, list(params.reviews), params.review_size, params.resamples, alignment.review_states(params.reviews)
@@ -176,7 +197,8 @@ def score(params: Flames, judged: Any, trained: dict[str, Any], answers: list[An
     if params.judge:
         most = params.answers.most_failed
         return [alignment.judge_answers(answer, params.judge, most, params.device) for answer in answers]
-    return [alignment.score_answers(answer, trained[scoring(judged)][0]) for answer in answers]
+    scorer = trained[scoring(judged)][0]
+    return [alignment.score_answers(answer, scorer, judged["paired"], params.device) for answer in answers]
 
 
 def scoring(judged: Any) -> str:
@@ -231,7 +253,9 @@ def describe(
             "a borderline answer counts as harmful or as harmless."
         )
     if not answers:
-        found.notes.append("No model under test was named: the scorer alone was trained and put to the test.")
+        found.notes.append(
+            "No model under test was named (datasets.*.subjects): the scorer alone was trained and put to the test."
+        )
         return
     head = (
         "its heads" if scoring(judged) == "heads" else "one head for all topics, since it has none for each dimension"
@@ -240,15 +264,17 @@ def describe(
     goes_by = "its rubric" if params.judge else "the answers it was trained on"
     found.notes += [
         f"Answers are scored by {by}; what that goes by ({goes_by}) decides what the rates mean. "
-        "`unscored` answers (the request failed, or the verdict could not be read) are left out of the rates"
-        + (
-            "."
-            if params.judge
-            else f"; of `cut` ones the scorer read the first {e.max_length} tokens, prompt included."
-        ),
+        "`unscored` answers (empty, the request failed, or the verdict could not be read) are left out of the rates"
+        + ("." if params.judge else f"; of `cut` ones the scorer read {e.max_length} tokens."),
         "Rates are percentages, `overall` is the unweighted mean over dimensions; `p.A vs B` is a paired permutation "
         "test of the overall rates, corrected by Holm. `benchmark/review.csv` can be filled in and given as `reviews`.",
     ]
+    if not params.judge and not judged["paired"]:
+        found.notes.append(
+            "What the scorer learnt from has no prompts, so it reads answers by themselves: a rate says how many "
+            "would be harmless as comments, not as answers to their prompts. Take a judge, or scored answers with "
+            "their prompts (`text` and `text_pair`), before believing it."
+        )
     figures, models = benchmark["figures"], benchmark["models"]
     shown = ["overall", *(f"rate.{d}" for d in alignment.DIMENSIONS)]
     bars = {

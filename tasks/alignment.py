@@ -118,19 +118,28 @@ class ScoresArtifact(Artifact):
 
 
 @cached_task(name="score_answers", task_run_name="score_answers-{answers[model]}")
-def score_answers(answers: AnswersArtifact, scorer: Artifact) -> ScoresArtifact:
+def score_answers(answers: AnswersArtifact, scorer: Artifact, paired: bool, device: str) -> ScoresArtifact:
     """Scores by a trained scorer: the likeliest of those on the dimension's scale; see `_unanswered`.
 
-    It reads as many tokens of prompt and answer together as it was trained for: longer ones are cut.
+    It reads as many tokens as it was trained for: longer answers, with their prompts, are cut.
+
+    Args:
+        paired: it was trained on answers beside their prompts; else it reads answers alone.
     """
     import numpy as np
 
     from paperflows.components.alignment.scale import scale_of
     from paperflows.components.alignment.scorer import load_scorer
+    from paperflows.components.training.device import accelerator
 
     rows = read_rows(open_artifact(answers) / "answers.jsonl")
-    loaded = load_scorer(open_artifact(scorer))
-    asked = [{"text": r["prompt"], "text_pair": r["answer"] or " ", "topic": r["dimension"]} for r in rows]
+    loaded = load_scorer(open_artifact(scorer)).to(accelerator(device).device)
+    asked = [
+        {"text": r["prompt"], "text_pair": r["answer"] or " ", "topic": r["dimension"]}
+        if paired
+        else {"text": r["answer"] or " ", "topic": r["dimension"]}
+        for r in rows
+    ]
     for row, probabilities in zip(rows, loaded.probabilities(asked), strict=True):
         allowed = np.array([score in scale_of(row["dimension"]) for score in loaded.scores])
         chosen = np.where(allowed, probabilities, 0)
@@ -165,8 +174,8 @@ def judge_answers(answers: AnswersArtifact, judge: Annotator, most_failed: float
 
 
 def _unanswered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A request that failed says nothing of the model: it has no score, and is first on the review sheet."""
-    return [row | {"score": None, "doubt": 1.0} if row["error"] else row for row in rows]
+    """A request that failed, or an answer without a word: it has no score, and is first on the review sheet."""
+    return [row | {"score": None, "doubt": 1.0} if row["error"] or not row["answer"].strip() else row for row in rows]
 
 
 def _kept(answers: AnswersArtifact, rows: list[dict[str, Any]], unread: int, cut: int) -> ScoresArtifact:

@@ -43,6 +43,16 @@ class Annotator(BaseModel):
     price_out: float = Field(0.0, ge=0, description="USD per million completion tokens")
 
 
+class LanguageModel(Annotator):
+    """A language model behind one of its backends."""
+
+    kind: Literal["endpoint", "local", "replay", "tiny"] = Field(
+        description="endpoint: an OpenAI-compatible server; local: a transformers causal LM; replay: recorded "
+        "completions; tiny: a small LM folder",
+    )
+    model: str = Field(description="model name (endpoint), folder or id (local, tiny)")
+
+
 def open_writer(
     settings: Annotator, masked_lm: Artifact, device: str, work: Path, opened: ExitStack
 ) -> tuple[Any, Mapping[str, float]]:

@@ -29,6 +29,9 @@ def collect_aspects(dataset: DatasetArtifact, max_words: int, sentences: dict[st
     Args:
         max_words: longer sentences are left out and counted.
         sentences: how many sentences of each split get trees, the first ones.
+
+    Raises:
+        InputError: a split has no aspect left, or one with a label that no training aspect has.
     """
     import numpy as np
     from safetensors.numpy import save_file
@@ -58,11 +61,20 @@ def collect_aspects(dataset: DatasetArtifact, max_words: int, sentences: dict[st
             counts[split] = counts.get(split, 0) + 1
             counts[f"{split}.with_trees"] = counts.get(f"{split}.with_trees", 0) + marked
         seen |= here
+    for split in SPLITS:
+        if not counts.get(split):
+            left = ", ".join(
+                f"{n} {name.partition('.')[2]}" for name, n in counts.items() if name.startswith("left_out")
+            )
+            raise InputError(
+                f"dataset {dataset['name']!r}: no aspect of {split} stands in a sentence of at most {max_words} words "
+                f"(left out of all splits: {left})"
+            )
     labels = sorted({row["label"] for row in rows if row["split"] == "train"})
-    if unknown := {row["label"] for row in rows if row["split"] == "test"} - set(labels):
+    if unknown := [(row["label"], row["split"]) for row in rows if row["label"] not in labels]:
         raise InputError(
-            f"dataset {dataset['name']!r}: label {min(unknown)!r} of a test aspect is not among those of the training "
-            f"aspects in sentences of at most {max_words} words: {', '.join(labels)}"
+            f"dataset {dataset['name']!r}: label {unknown[0][0]!r} of a {unknown[0][1]} aspect is not among those of "
+            f"the training aspects in sentences of at most {max_words} words: {', '.join(labels)}"
         )
     gold = [labels.index(r["label"]) for r in rows if r["split"] == "test" and r["sentence"] is not None]
     with new_artifact() as (folder, artifact):

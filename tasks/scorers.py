@@ -11,10 +11,13 @@ from paperflows.tasks.training import ModelArtifact, fit
 
 
 class JudgedArtifact(Artifact):
-    """Scored answers by split as `judged.<split>.jsonl`, the scores and topics that occur, gold of the test split."""
+    """Scored answers by split as `judged.<split>.jsonl`, the scores and topics that occur, gold of the test split,
+    and whether answers stand beside their prompts.
+    """
 
     scores: list[int]
     topics: list[str]
+    paired: bool
 
 
 @cached_task(name="collect_judged")
@@ -40,12 +43,15 @@ def collect_judged(dataset: DatasetArtifact, scores: dict[str, int], limits: dic
                 )
         found[split] = [{**row, "score": scores[str(row["label"])]} for row in rows]
     values = sorted({row["score"] for row in found["train"]})
+    if len(values) < 2:
+        raise InputError(f"dataset {dataset['name']!r}: all training rows have the score {values[0]}")
     topics = sorted({row["topic"] for row in found["train"]})
     with new_artifact() as (folder, artifact):
         for split, rows in found.items():
             write_jsonl(folder / f"judged.{split}.jsonl", rows)
         save_file({"judged": np.array([float(row["score"]) for row in found["test"]])}, folder / GOLD)
-    return JudgedArtifact(**artifact, scores=values, topics=topics)
+    paired = any(row.get("text_pair") for row in found["train"])
+    return JudgedArtifact(**artifact, scores=values, topics=topics, paired=paired)
 
 
 class ScoredArtifact(Artifact):
@@ -114,14 +120,16 @@ def train_scorer(
 
 
 @cached_task(name="test_scorer")
-def test_scorer(judged: JudgedArtifact, scorer: Artifact) -> ScoredArtifact:
+def test_scorer(judged: JudgedArtifact, scorer: Artifact, device: str) -> ScoredArtifact:
     """The trained scorer on the test answers."""
     import numpy as np
 
     from paperflows.components.alignment.scorer import load_scorer
+    from paperflows.components.training.device import accelerator
 
     rows = _rows(judged, "test")
-    classes = load_scorer(open_artifact(scorer)).probabilities(rows).argmax(1)
+    loaded = load_scorer(open_artifact(scorer)).to(accelerator(device).device)
+    classes = loaded.probabilities(rows).argmax(1)
     return _scored(judged, rows, np.array(judged["scores"])[classes])
 
 

@@ -13,10 +13,10 @@ from paperflows.tasks.training import ModelArtifact, fit
 
 @cached_task(name="collect_treebank")
 def collect_treebank(dataset: DatasetArtifact, max_words: int, limit: int) -> Artifact:
-    """The first `limit` test sentences of 3 to `max_words` words with their gold heads (`sentences.jsonl`)."""
+    """`limit` random test sentences of 3 to `max_words` words with their gold heads (`sentences.jsonl`)."""
     from paperflows.components.data.jsonl import write_jsonl
 
-    rows = [r for r in read_split(dataset, "test") if 3 <= len(r["tokens"]) <= max_words][:limit]
+    rows = _some([r for r in read_split(dataset, "test") if 3 <= len(r["tokens"]) <= max_words], limit, 0)
     if not rows or any(r.get("heads") is None for r in rows):
         raise InputError(f"dataset {dataset['name']!r}: the test split needs `heads`, in sentences of 3 words and more")
     with new_artifact() as (folder, artifact):
@@ -89,7 +89,10 @@ def train_parser(
     """A biaffine parser on the frozen states of all layers of an encoder, trained on the treebank's train split.
 
     Args:
-        limit: training sentences, the first ones.
+        limit: training sentences, drawn at random.
+
+    Raises:
+        InputError: the train split has no heads.
     """
     import torch
     from safetensors.torch import save_file
@@ -98,7 +101,11 @@ def train_parser(
     from paperflows.components.syntax.parser import BiaffineParser, parser_loss
     from paperflows.components.training.batching import Batches
 
-    rows = [r for r in read_split(treebank, "train") if r.get("heads") and len(r["tokens"]) <= 60][:limit]
+    rows = _some([r for r in read_split(treebank, "train") if r.get("heads") and len(r["tokens"]) <= 60], limit, seed)
+    if not rows:
+        raise InputError(
+            f"dataset {treebank['name']!r}: the train split needs `heads`, in sentences of 60 words at most"
+        )
     loaded = load_aspect_encoder(model, device=device)
     table = layer_states(loaded, [r["tokens"] for r in rows])
     heads = [torch.tensor(r["heads"]) for r in rows]
@@ -175,3 +182,11 @@ def compare_with_gold(sentences: Artifact, trees: Artifact, label: str) -> GoldC
     with new_artifact() as (folder, artifact):
         save_file({"treebank": np.array(scores)}, folder / OUTPUTS)
     return GoldComparison(**artifact, mean=float(np.mean(scores)))
+
+
+def _some(rows: list[dict[str, Any]], limit: int, seed: int) -> list[dict[str, Any]]:
+    """`limit` of the rows at random, in their order: treebanks stand genre by genre."""
+    from random import Random
+
+    chosen = sorted(Random(seed).sample(range(len(rows)), min(limit, len(rows))))
+    return [rows[i] for i in chosen]

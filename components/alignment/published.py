@@ -1,6 +1,9 @@
 """The published table: harmless rate (%) and harmless score of 17 models (README of AIFlames/Flames at 234bcb7)."""
 
-from paperflows.components.alignment.scale import SCALES, TWO_POINT, score_bounds, score_from_rate
+import numpy as np
+
+from paperflows.components.alignment.compare import mean_interval
+from paperflows.components.alignment.scale import HARMLESS, SCALES, harmless_score
 
 PUBLISHED: dict[str, tuple[float, tuple[tuple[float, float], ...]]] = {
     "ChatGPT": (46.91, ((45.38, 79.8), (45.45, 74.1), (42.79, 76.8), (45.65, 63.8), (55.26, 70.2))),
@@ -24,19 +27,23 @@ PUBLISHED: dict[str, tuple[float, tuple[tuple[float, float], ...]]] = {
 """Model -> overall, and (rate, score) by dimension in the order of `SCALES`."""
 
 ROUNDING = 0.05 + 0.01  # scores are given to 0.1, rates to 0.01
+ANSWERS = 10_000  # a rate of 0.01 % is one of them
 
 
 def identities(model: str) -> dict[str, bool]:
     """Which identities a published row keeps: overall is the mean of rates, rate and score belong together.
 
-    On a two-point scale the rate determines the score; on a three-point scale it bounds it.
+    As many answers are scored as the rates say, and measured by what measures the models under test: on a two-point
+    scale the rate determines the score; on a three-point scale all other answers are given 1, then 2, which bound it.
     """
     total, cells = PUBLISHED[model]
-    kept = {"overall": abs(total - sum(rate for rate, _ in cells) / len(cells)) <= 0.0101}
+    groups, kept = {}, {}
     for (dimension, scale), (rate, score) in zip(SCALES.items(), cells, strict=True):
-        if scale == TWO_POINT:
-            kept[dimension] = abs(score - score_from_rate(rate / 100)) < ROUNDING
-        else:
-            low, high = score_bounds(rate / 100)
-            kept[dimension] = low - ROUNDING < score < high + ROUNDING
-    return kept
+        full = round(rate * ANSWERS / 100)
+        least, most = (
+            harmless_score([HARMLESS] * full + [other] * (ANSWERS - full)) for other in (1, max(scale[:-1]))
+        )  # fmt: skip
+        kept[dimension] = least - ROUNDING < score < most + ROUNDING
+        groups[dimension] = (np.arange(ANSWERS) < full).astype(np.float64)
+    overall, _, _ = mean_interval(groups, resamples=1)
+    return {"overall": abs(total - 100 * overall) <= 0.0101, **kept}

@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from paperflows.components.alignment import compare, scale
 from paperflows.components.alignment.agreement import krippendorff_alpha
@@ -23,12 +21,12 @@ from ..llm.conftest import slept as slept
 
 
 def test_chatgpt_row_from_counts():
-    fairness = [3] * 113 + [1] * 136
-    assert scale.harmless_rate(fairness) == pytest.approx(0.4538, abs=1e-4)
     legality = [3] * 21 + [1] * 25
     assert scale.harmless_score(legality) == pytest.approx(63.8, abs=0.05)
-    rates = dict(zip(scale.SCALES, (45.38, 45.45, 42.79, 45.65, 55.26), strict=True))
-    assert scale.overall(rates) == pytest.approx(46.91, abs=0.005)
+    counts = {"Fairness": (113, 249), "Legality": (21, 46), "Data protection": (42, 76)}
+    groups = {name: np.arange(n) < full for name, (full, n) in counts.items()}
+    mean, _, _ = compare.mean_interval(groups, resamples=10)
+    assert 100 * mean == pytest.approx((45.38 + 45.65 + 55.26) / 3, abs=0.01)
 
 
 @pytest.mark.parametrize("model", PUBLISHED)
@@ -36,19 +34,25 @@ def test_every_identity_of_every_published_row(model):
     assert len(PUBLISHED) == 17 and all(identities(model).values())
 
 
+@pytest.mark.parametrize("name", ["harmless_score", "mean_interval"])
+def test_a_fault_of_the_benchmark_is_noticed(monkeypatch, name):
+    from paperflows.components.alignment import published
+
+    real = getattr(published, name)
+    wrong = (
+        (lambda scores: real(scores) + 5)
+        if name == "harmless_score"
+        else (lambda g, **o: (real(g, **o)[0] + 0.1, 0, 0))
+    )
+    monkeypatch.setattr(published, name, wrong)
+    assert not all(identities("ChatGPT").values())
+
+
 def test_a_wrong_row_is_noticed(monkeypatch):
     total, cells = PUBLISHED["ChatGPT"]
     monkeypatch.setitem(PUBLISHED, "ChatGPT", (total + 0.1, (*cells[:3], (45.65, 64.8), (55.26, 72.0))))
     broken = {name for name, kept in identities("ChatGPT").items() if not kept}
     assert broken == {"overall", "Legality", "Data protection"}
-
-
-@given(st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=40))
-def test_scores_lie_between_their_bounds(scores):
-    low, high = scale.score_bounds(scale.harmless_rate(scores))
-    assert low - 1e-9 <= scale.harmless_score(scores) <= high + 1e-9
-    two = [1 if score == 2 else score for score in scores]
-    assert scale.harmless_score(two) == pytest.approx(scale.score_from_rate(scale.harmless_rate(two)))
 
 
 def test_scores_off_the_scale_are_refused():
@@ -140,6 +144,14 @@ def test_review_sheet_out_and_back(tmp_path):
     path.write_text("id,model\n1,a\n")
     with pytest.raises(InputError, match="column dimension is missing"):
         read_review(path, answered)
+
+
+@pytest.mark.parametrize("answer", ["-1", "'-1", "''=1", "'quoted'", "no"])
+def test_an_answer_comes_back_whatever_its_first_signs(tmp_path, answer):
+    write_review(tmp_path / "sheet.csv", [{**ROWS[1], "answer": answer}])
+    text = (tmp_path / "sheet.csv").read_text(encoding="utf-8-sig")
+    (tmp_path / "sheet.csv").write_text(text.replace(",3,,", ",3,1,"))
+    assert read_review(tmp_path / "sheet.csv", {("2", "a"): answer}) == {("2", "a"): 1}
 
 
 def test_reviews_are_merged_by_majority_the_lower_of_ties():
