@@ -19,7 +19,13 @@ from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
 from paperflows.tasks.knowledge import Knowledge, complete_ends, complete_relations, time_graphs, train_knowledge
-from paperflows.tasks.knowledge_baselines import Reading, train_relation_reader, train_triple_model, train_words
+from paperflows.tasks.knowledge_baselines import (
+    Reading,
+    complete_by_frequency,
+    train_relation_reader,
+    train_triple_model,
+    train_words,
+)
 from paperflows.tasks.knowledge_probe import probe_facts
 from paperflows.tasks.relation_labels import classify_relations, join_sentences
 from paperflows.tasks.run import open_run
@@ -91,6 +97,9 @@ PAPER = Paper(
 
 
 READERS = {"words": Reading(), "names": Reading(names=True), "static": Reading(inject=True)}
+WAYS = {  # how CoLAKE ranks relations: with the entities' other facts, with unseen entities by their names
+    "colake": (True, True), "colake, text alone": (False, True), "colake, mask row": (True, False),
+}  # fmt: skip
 ENDS = {  # what an encoder sees when it ranks heads and tails: the text, the other entities' facts
     "colake": (True, True), "colake, fact alone": (False, True), "colake, text alone": (True, False),
 }  # fmt: skip
@@ -135,13 +144,15 @@ def colake(params: Colake) -> dict[str, Any]:
         models = {name: [future.result() for future in by_seed] for name, by_seed in trained.items()}
         read = {name: [future.result() for future in by_seed] for name, by_seed in readers.items()}
         completed = {
-            name + ("" if neighbours else ", text alone"): [
-                complete_relations(model, params.encoders[name], *place, neighbours, params.texts, device)
+            way: [
+                complete_relations(model, kind, *place, neighbours, named, params.texts, device)
                 for model in models[name]
             ]
-            for name in params.encoders
-            for neighbours in ((True, False) if name == "colake" else (True,))
+            for name, kind in params.encoders.items()
+            if kind.share  # else no relation was ever a node of training
+            for way, (neighbours, named) in (WAYS if name == "colake" else {name: (True, True)}).items()
         }
+        completed["relation frequency"] = [complete_by_frequency(data, params.encoder, params.texts)]
         completed |= read | {name: [one["relations"] for one in by_seed] for name, by_seed in embedded.items()}
         ends = {
             name: [complete_ends(model, *place, *sees, params.end_texts, device) for model in models["colake"]]
@@ -222,7 +233,7 @@ def claims_of(params: Colake, results: Results, times: Any) -> list[Claim]:
         *(
             relation(f"beats_{name}", name, "transductive", f"The graph as it is beats {name}")
             for name in params.encoders
-            if name != "colake"
+            if name != "colake" and name in completed
         ),
     ]
     for setting, name in (
@@ -324,8 +335,12 @@ def describe(found: Any, params: Colake, models: Any, results: Results) -> None:
         "Held-out facts are ranked in the texts that state them, other right answers left out; ties share the mean "
         "rank. Intervals resample facts, not texts. The best embedding of facts and the better reader of names were "
         "chosen on the test facts themselves, in their favour.",
-        "Embeddings of facts know nothing of an unseen entity: their inductive ranks are those of chance. When CoLAKE "
-        "ranks ends, an unseen entity is a candidate by the mean embedding of its name's pieces.",
+        "Embeddings of facts know nothing of an unseen entity: their inductive ranks are those of chance. To CoLAKE, "
+        "whose anchors take the place of names, an unseen entity is the mean embedding of its name's pieces; in the "
+        "paper it is the mask's row (`colake mask row`).",
+        "At equal steps a reader of words is taught the relation of two mentions by every example, CoLAKE by those of "
+        "its masked relation nodes that stand between two entities of the text: most facts that an entity brings are "
+        "about others.",
         f"{params.labels.sentences} sentences at most, half of each relation's, are rows of the graph, each with the "
         "fact that its label states (none about two entities of a labelled or a test sentence): CoLAKE and static "
         "injection have read the relations as facts, as the paper's FewRel relations are Wikidata's; `words` has read "

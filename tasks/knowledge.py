@@ -41,6 +41,7 @@ def train_knowledge(
     from paperflows.components.knowledge.graphs import build_graph, collate
     from paperflows.components.knowledge.masking import mask_graphs
     from paperflows.components.training.batching import Batches
+    from paperflows.components.training.loop import WARMUP, linear_warmup
 
     world = open_world(data, encoder)
     model, t = world.model(layers, training["entity_rate"], seed), training
@@ -65,27 +66,33 @@ def train_knowledge(
         negatives = 1 + torch.multinomial(world.popularity, t["negatives"], replacement=True, generator=generator)
         return {"graphs": batch, "index": masked.index, "target": masked.target, "negatives": negatives, "ids": [step]}
 
+    def loss_fn(net: Any, batch: Any) -> Any:
+        factor = linear_warmup(batch["ids"][0], steps=t["steps"], warmup=int(WARMUP * t["steps"]))
+        net.entities.learning_rate = t["entity_rate"] * factor
+        return net.loss(batch["graphs"], batch["index"], batch["target"], batch["negatives"])
+
     done = fit(
-        f"{name}-seed{seed}", {"method": name, "seed": seed, **t}, model, batch_at,
-        lambda m, b: m.loss(b["graphs"], b["index"], b["target"], b["negatives"]), t["steps"], t["learning_rate"],
-        seed, device,
+        f"{name}-seed{seed}", {"method": name, "seed": seed, **t}, model, batch_at, loss_fn, t["steps"],
+        t["learning_rate"], seed, device,
     )  # fmt: skip
     with new_artifact() as (folder, artifact):
         save_model(model.cpu(), str(folder / WEIGHTS))
     return ModelArtifact(**artifact, name=name, score=None, history=done.history)
 
 
-@cached_task(name="complete_relations", task_run_name="complete-{model[name]}-{neighbours}")
+@cached_task(name="complete_relations", task_run_name="complete-{model[name]}-{neighbours}-{named}")
 def complete_relations(
     model: ModelArtifact, knowledge: Knowledge, data: DatasetArtifact, encoder: str, layers: int, neighbours: bool,
-    texts: int, device: str,
+    named: bool, texts: int, device: str,
 ) -> Completion:  # fmt: skip
     """Rank the relation of each held-out fact between its two entities in the texts that state it.
 
-    A masked relation node stands between the two anchors; an entity that training never saw is the mask's row.
+    A masked relation node stands between the two anchors, whose words have given way to them.
 
     Args:
         neighbours: whether the entities bring their training facts (never one between the same two entities).
+        named: an entity that training never saw has the mean embedding of its name's pieces, so that its name is read
+            as it is by those who read words; else the mask's row, as in the paper.
         texts: of each fact, at most.
     """
     import torch
@@ -97,12 +104,14 @@ def complete_relations(
     world = open_world(data, encoder)
     net = world.model(layers, 0.0, 0)
     load_model(net, str(open_artifact(model) / WEIGHTS))
+    questions, graphs, nodes, names = world.questions(texts), [], [], world.names
+    if named:
+        names = world.name_unseen(net, [m["entity"] for row, _, _ in questions for m in row["mentions"]])
     net.to(accelerator(device).device).eval()
-    questions, graphs, nodes = world.questions(texts), [], []
     for row, triple, _ in questions:
         graph = build_graph(
-            row["text"], row["mentions"], world.neighbours, world.names, world.tokenizer,
-            share=float(neighbours), hidden=[triple], rng=Random(0),
+            row["text"], row["mentions"], world.neighbours, names, world.tokenizer, share=float(neighbours),
+            hidden=[triple], rng=Random(0),
         )  # fmt: skip
         node = ask_relation(graph, triple[0], triple[2])
         assert node is not None
@@ -127,8 +136,8 @@ def complete_ends(
 ) -> Completion:  # fmt: skip
     """Rank the head and the tail of each held-out fact among all entities, the other end and the relation given.
 
-    The end that is asked for is a masked node; no word names it. An entity that training never saw is a
-    candidate by the mean embedding of its name's pieces.
+    The end that is asked for is a masked node; no word names it. An entity that training never saw has the mean
+    embedding of its name's pieces, as a candidate and where it is mentioned.
 
     Args:
         text: whether the texts that state the fact are read; else only the fact itself.
@@ -145,10 +154,11 @@ def complete_ends(
     net = world.model(layers, 0.0, 0)
     load_model(net, str(open_artifact(model) / WEIGHTS))
     questions = world.questions(texts)
-    unseen = world.named(net.lm, [world.title(end) for end in world.unseen(questions)])
+    names = world.name_unseen(net, world.unseen(questions))
     place = accelerator(device).device
+    candidates = net.entities.rows.to(place)
+    names = world.name_unseen(net, [m["entity"] for row, _, _ in questions for m in row["mentions"]], names)
     net.to(place).eval()
-    candidates = torch.cat([net.entities.rows, unseen.to(net.entities.rows)]).to(place)
     scores = {end: torch.empty(len(questions), len(candidates)) for end in ENDS}
     asked = []
     for number, (row, triple, _) in enumerate(questions):
@@ -158,10 +168,10 @@ def complete_ends(
             if text:
                 words, mentions = row["text"], world.mentions_with_names(row, masked)
             graph = build_graph(
-                words, mentions, world.neighbours, world.names, world.tokenizer, share=float(neighbours),
-                hidden=[triple], masked=masked, rng=Random(0),
+                words, mentions, world.neighbours, names, world.tokenizer, share=float(neighbours), hidden=[triple],
+                masked=masked, rng=Random(0),
             )  # fmt: skip
-            asked.append((number, end, graph, state_fact(graph, triple, world.names)[side]))
+            asked.append((number, end, graph, state_fact(graph, triple, names)[side]))
     asked.sort(key=lambda one: len(one[2]))
     with progress(f"ends with {model['name']}") as report, torch.inference_mode():
         for at in range(0, len(asked), 32):

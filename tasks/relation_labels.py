@@ -82,8 +82,8 @@ def classify_relations(
     """A trained encoder tuned on a few labelled sentences of each relation, and what it says of the test sentences.
 
     Encoders of graphs read the words and a node for each entity with full attention, no fact among them, and keep
-    their entity rows; others read the words. All have the same fresh classifier over the first state and those of the
-    two entities or mentions.
+    their entity rows, those of unseen entities being made of their names; others read the words. All have the same
+    fresh classifier over the first state and those of the two entities or mentions.
 
     Args:
         data: of `join_sentences`.
@@ -113,9 +113,11 @@ def classify_relations(
         raise InputError(f"dataset {data['name']!r}: relations {', '.join(sorted(unknown))} have no training sentence")
     chosen: Any = few_shot(labelled, train=shots, dev=0, seed=seed)[0] if shots else labelled
     net: Any
+    names: Any = world.names
     if graphs:
         knowledge = world.model(layers, 0.0, 0)
         load_model(knowledge, str(open_artifact(model) / WEIGHTS))
+        names = world.name_unseen(knowledge, [m["entity"] for row in (*labelled, *asked) for m in row["mentions"]])
         knowledge.entities.learning_rate = 0.0
         torch.manual_seed(seed)
         net = GraphReader(knowledge, len(label) + 1)
@@ -128,7 +130,7 @@ def classify_relations(
     def inputs(rows: Any) -> dict[str, Any]:
         if not graphs:
             return {"pairs": read_pairs([(r, tuple(r["triple"])) for r in rows], world.tokenizer, world.names.entities)}
-        made = [label_graph(r["text"], r["mentions"], world.names, world.tokenizer) for r in rows]
+        made = [label_graph(r["text"], r["mentions"], names, world.tokenizer) for r in rows]
         return {"graphs": collate([graph for graph, _ in made], full=True), "nodes": [nodes for _, nodes in made]}
 
     def score(net: Any, batch: Any) -> Any:

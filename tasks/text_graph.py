@@ -128,7 +128,9 @@ class World:
         return self._start[layers]
 
     def model(self, layers: int, entity_rate: float, seed: int) -> Any:
-        """An encoder whose entities and relations start as the mean of the pieces of their names."""
+        """An encoder whose entities and relations start as the mean of the pieces of their names, and whose relations
+        start as likely as they are among the facts.
+        """
         import torch
 
         from paperflows.components.knowledge.encoder import KnowledgeEncoder
@@ -136,7 +138,13 @@ class World:
 
         lm, entities, relations = self._started(layers)
         torch.manual_seed(seed)
-        return KnowledgeEncoder(copy.deepcopy(lm), RowTable(entities, learning_rate=entity_rate), relations)
+        counts = torch.ones(len(relations))
+        for _, relation, _ in self.triples:
+            counts[self.names.relations[relation]] += 1
+        net = KnowledgeEncoder(copy.deepcopy(lm), RowTable(entities, learning_rate=entity_rate), relations)
+        with torch.no_grad():
+            net.relation_bias.copy_((counts / counts.sum()).log())
+        return net
 
     def named(self, lm: Any, said: list[str]) -> Any:
         """(N, D) the mean embedding of the pieces of each name."""
@@ -146,6 +154,23 @@ class World:
         ids = self.tokenizer(said, add_special_tokens=False)["input_ids"]
         unknown = [self.tokenizer.unk_token_id]
         return torch.stack([words[i or unknown].mean(0) for i in ids]) if ids else words[:0]
+
+    def name_unseen(self, net: Any, entities: Any, names: Any = None) -> Any:
+        """Give `net` a row for each of these entities that has none, the mean embedding of its name's pieces.
+
+        Args:
+            names: numbers so far; empty for those of training.
+
+        Returns:
+            The names with these entities' numbers, which follow the others in sorted order.
+        """
+        from paperflows.components.knowledge.graphs import Names
+
+        known = (names or self.names).entities
+        unseen = sorted({str(entity) for entity in entities} - known.keys())
+        net.entities.append(self.named(net.lm, [self.title(entity) for entity in unseen]))
+        numbers = {entity: len(known) + 1 + i for i, entity in enumerate(unseen)}
+        return Names({**known, **numbers}, self.names.relations)
 
     def unseen(self, questions: Any) -> list[str]:
         """Ends of held-out facts that training never saw; their numbers follow those of `names`, in this order."""

@@ -58,6 +58,13 @@ class RowTable(nn.Module):
         step = (first / (1 - 0.9**count)) / ((second / (1 - 0.999**count)).sqrt() + 1e-8)
         self.rows[ids] -= self.learning_rate * step
 
+    @torch.no_grad()
+    def append(self, rows: Tensor) -> None:
+        """Further rows (X, D), without a history; their ids follow the last. A table in files is not appended to."""
+        for name, more in (("rows", rows), ("first", torch.zeros_like(rows)), ("second", torch.zeros_like(rows))):
+            setattr(self, name, torch.cat([getattr(self, name), more.to(self.rows)]))
+        self.steps = torch.cat([self.steps, torch.zeros(len(rows), dtype=torch.long)])
+
     def _push_leaf(self, ids: Tensor, leaf: Tensor) -> None:
         assert leaf.grad is not None
         self.push(ids, leaf.grad)

@@ -19,6 +19,7 @@ from paperflows.components.training.device import accelerator
 from paperflows.components.training.sharded import ShardedCheckpoints
 
 log = logging.getLogger(__name__)
+WARMUP = 0.1  # share of the steps
 
 
 class DivergedError(InputError):
@@ -51,7 +52,7 @@ def train(
     loss_fn: Callable[[nn.Module, Mapping[str, Any]], Tensor],
     steps: int,
     learning_rate: float,
-    warmup_share: float = 0.1,
+    warmup_share: float = WARMUP,
     weight_decay: float = 0.01,
     rates: Mapping[str, float] | None = None,
     max_grad_norm: float = 1.0,

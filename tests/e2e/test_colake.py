@@ -18,8 +18,11 @@ def test_smoke_run(connected):
     metrics = report["metrics"]
     methods = {name.split(".", 2)[2] for name in metrics if name.startswith("mrr.inductive.")}
     assert methods == {
-        "colake", "colake text alone", "no_facts", "words", "names", "static", "transe", "rotate", "transe of names",
+        "colake", "colake text alone", "colake mask row", "words", "names", "static", "transe", "rotate",
+        "transe of names", "relation frequency",
     }  # fmt: skip
+    assert metrics["mrr.transductive.colake"] == metrics["mrr.transductive.colake mask row"], "all ends were seen"
+    assert metrics["mrr.inductive.colake"] != metrics["mrr.inductive.colake mask row"]
     assert {"mrr.head.inductive.colake", "mrr.tail.transductive.colake fact alone", "recalled.words"} <= metrics.keys()
     assert {f"macro_f1.1.{name}" for name in ("colake", "no_facts", "words", "static")} <= metrics.keys()
     assert {"tail_text_helps", "labels1_beats_static", "beats_static_inductive"} <= set(ids)
