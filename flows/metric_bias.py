@@ -173,8 +173,8 @@ def plm_scores(params: MetricBias, pairs: Any, scored: Any, sentences: Any) -> d
     return {
         "bertscore": metrics.score_matching(pairs, "bertscore", e.model, e.layer, params.device),
         "moverscore": metrics.score_matching(pairs, "moverscore", e.model, e.layer, params.device, idf_from=sentences),
-        "regression": metrics.score_regression(pairs, regressor, r.max_length),
-        "likelihood": metrics.score_likelihood(pairs, model, g.max_length),
+        "regression": metrics.score_regression(pairs, regressor, r.max_length, params.device),
+        "likelihood": metrics.score_likelihood(pairs, model, g.max_length, params.device),
     }
 
 
