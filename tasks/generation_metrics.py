@@ -163,11 +163,13 @@ def train_regression_metric(
 
 
 @cached_task(name="score_regression")
-def score_regression(pairs: PairsToScore, regressor: Artifact, max_length: int) -> Artifact:
+def score_regression(pairs: PairsToScore, regressor: Artifact, max_length: int, device: str) -> Artifact:
     """The trained regression metric's scores of all pairs, by group."""
     from paperflows.components.generation_metrics.regression import load_regressor, predict
+    from paperflows.components.training.device import accelerator
 
     model, tokenizer = load_regressor(str(open_artifact(regressor)))
+    model.to(accelerator(device).device)
     return _store(pairs, lambda texts: predict(model, tokenizer, texts, max_length=max_length).tolist())
 
 
@@ -219,15 +221,17 @@ def train_denoiser(
 
 
 @cached_task(name="score_likelihood")
-def score_likelihood(pairs: PairsToScore, model: Artifact | str, max_length: int) -> Artifact:
+def score_likelihood(pairs: PairsToScore, model: Artifact | str, max_length: int, device: str) -> Artifact:
     """BARTScore-F of all pairs, by group, by a trained or a pretrained (folder, hub id) sequence-to-sequence model."""
     from transformers import AutoModelForSeq2SeqLM
 
     from paperflows.components.generation_metrics.likelihood import likelihood_score
     from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
+    from paperflows.components.training.device import accelerator
 
     name = model if isinstance(model, str) else str(open_artifact(model))
     loaded, tokenizer = load_pretrained(AutoModelForSeq2SeqLM, name), load_tokenizer(name)
+    loaded.to(accelerator(device).device)
     return _store(pairs, lambda texts: likelihood_score(loaded, tokenizer, texts, max_length=max_length).tolist())
 
 

@@ -9,9 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from paperflows.components.bias.word_lists import PEOPLE, WordList
+from paperflows.components.bias.word_lists import NO_NOUN, PEOPLE, WordList
 
 _WORD = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)?")
+_NEXT = re.compile(r"\s+(\w+)")
+_NEXT_TWO = re.compile(r"\s+([\w-]+)(?:\s+([\w-]+))?")
 _ARTICLE = re.compile(r"\b([Aa])n?(?= [A-Za-z])")
 
 
@@ -51,13 +53,33 @@ def augment(
 
 
 def swap(text: str, words: WordList, rng: random.Random) -> tuple[str, str, str] | None:
-    """(text, text of another group, text of no group), or None when the text has no word of the list."""
-    present = {m.group().lower() for m in _WORD.finditer(text)} & words.swaps.keys()
+    """(text, text of another group, text of no group), or None when the text has no word of the list.
+
+    `her` and `his` stand alone unless a word that can belong to a noun follows; adjectives are exchanged only where one
+    of the next two words is a noun for people, since a table is black too.
+    """
+    places = {m.start(): _form(text, m, words) for m in _WORD.finditer(text)}
+    present = sorted(set(places.values()) - {""})
     if not present:
         return None
-    chosen = {word: rng.choice(words.swaps[word]) for word in sorted(present)}
-    neutral = {word: words.neutral[word] for word in present}
-    return text, _replace(text, chosen), _replace(text, neutral)
+    chosen = {form: rng.choice(words.swaps[form]) for form in present}
+    return text, _replace(text, places, chosen), _replace(text, places, {form: words.neutral[form] for form in present})
+
+
+def _form(text: str, match: re.Match[str], words: WordList) -> str:
+    """As what the list exchanges this word: itself, its form that stands alone, or "" for not at all."""
+    word, rest = match.group().lower(), text[match.end() :]
+    if f"{word}*" in words.swaps:
+        following = _NEXT.match(rest)
+        if following is None or following[1].lower() in NO_NOUN:
+            return f"{word}*"
+    if word not in words.swaps:
+        return ""
+    if words.neutral[word]:
+        return word
+    described = _NEXT_TWO.match(rest)
+    first, second = (str(w or "").lower() for w in described.groups()) if described else ("", "")
+    return word if first in PEOPLE or (first not in NO_NOUN and second in PEOPLE) else ""
 
 
 def describe(text: str, words: WordList, rng: random.Random) -> tuple[str, str, str] | None:
@@ -72,10 +94,10 @@ def describe(text: str, words: WordList, rng: random.Random) -> tuple[str, str, 
     return first, second, text
 
 
-def _replace(text: str, by: Mapping[str, str]) -> str:
+def _replace(text: str, places: Mapping[int, str], by: Mapping[str, str]) -> str:
     def other(match: re.Match[str]) -> str:
         word = match.group()
-        new = by.get(word.lower(), word)
+        new = by.get(places[match.start()], word).rstrip("*")
         return new.capitalize() if new and word[0].isupper() else new
 
     return _mend(re.sub(r"\s+", " ", _WORD.sub(other, text)).strip())

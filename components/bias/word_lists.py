@@ -1,7 +1,9 @@
 """Words that name groups, by sensitive attribute: what counterfactual augmentation exchanges or puts in.
 
 A line `neutral: a b c` says that a, b and c name different groups and that `neutral` names none of them ("-": the word
-is left out). Descriptors stand before a noun for people. Written for this project; neither complete nor a judgement.
+is an adjective and is left out). A star marks the form of a pronoun that stands alone (`saw her`, `it is his`), where
+the other use of the same word stands before a noun (`her book`). Descriptors stand before a noun for people. Written
+for this project; neither complete nor a judgement.
 """
 
 from dataclasses import dataclass, field
@@ -12,8 +14,8 @@ class WordList:
     """The words of one attribute.
 
     Args:
-        swaps: word -> words of the other groups.
-        neutral: word -> what names no group; "" leaves it out.
+        swaps: word -> words of the other groups; a pronoun that stands alone has a star, as `her*`.
+        neutral: word -> what names no group; "" leaves it out: the word is an adjective.
         descriptors: adjectives of different groups, to stand before a noun for people.
     """
 
@@ -25,14 +27,14 @@ class WordList:
     def words(self) -> frozenset[str]:
         """Every single word that an augmentation with this list may put into a sentence."""
         phrases = [*self.descriptors, *self.swaps]
-        return frozenset(word for phrase in phrases for word in phrase.split())
+        return frozenset(word.rstrip("*") for phrase in phrases for word in phrase.split())
 
 
 def without_words(words: WordList, hidden: frozenset[str]) -> WordList:
     """The list without swaps and descriptors that have a word of `hidden` in them."""
 
     def kept(phrase: str) -> bool:
-        return not hidden & set(phrase.split())
+        return not hidden & set(phrase.replace("*", "").split())
 
     swaps = {w: tuple(filter(kept, others)) for w, others in words.swaps.items() if kept(w)}
     swaps = {word: others for word, others in swaps.items() if others}
@@ -48,6 +50,17 @@ employee employees patient patients visitor visitors voter voters citizen citize
 """
 PEOPLE = frozenset(_PEOPLE.split())
 """Nouns before which a descriptor can stand."""
+
+_NO_NOUN = """
+a an the this that these those my your his her its our their some any each every all both another no me you him us them
+it he she they we i who whom whose which what when where why how if because than then while as so too very not never
+always again away and or but nor yet to in into on onto at by for from with without of off up down out over under about
+above after before behind below between during near through until upon around across against along inside is are was
+were be been being am has have had does did do will would can could may might must shall should there here now today
+yesterday tomorrow
+"""
+NO_NOUN = frozenset(_NO_NOUN.split())
+"""Words that begin no noun phrase without a determiner: before one of them, a pronoun or an adjective stands alone."""
 
 
 def _word_list(descriptors: str, groups: str) -> WordList:
@@ -78,8 +91,8 @@ WORD_LISTS: dict[str, WordList] = {
         """
         they: he she
         their: his her
-        them: him her
-        theirs: his hers
+        them: him her*
+        theirs: his* hers
         themselves: himself herself
         person: man woman
         people: men women

@@ -37,6 +37,11 @@ def test_metric_bias(connected):
     assert verdicts["adapters_cut_bias_held_out"]["n"] == 10, "one held-out attribute of ten pairs"
     assert verdicts["held_out_adapters_keep_correlation_1"]["seeds"] == 2, "one group of held-out attributes, two seeds"
     assert verdicts["adapters_cut_bias"]["n"] == 60 and verdicts["adapters_cut_bias"]["seeds"] == 2
+    assert verdicts["adapters_cut_bias"]["paper"] is None, "the paper's figure is of gender alone"
+    of_adapters = [v for n, v in metrics.items() if n.startswith("bias.") and n.endswith(".bertscore-adapters")]
+    of_bertscore = [v for n, v in metrics.items() if n.startswith("bias.") and n.endswith(".bertscore")]
+    cut = sum(of_bertscore) / 6 - sum(of_adapters) / 6
+    assert cut == pytest.approx(verdicts["adapters_cut_bias"]["ours"]), "the mean over both seeds"
     assert (folder / "artifacts" / "adapters" / "adapters.safetensors").is_file()
     assert {"bias.png", "claims.png"} <= set(report["plots"])
 

@@ -66,6 +66,41 @@ def test_swaps_keep_case_articles_and_agreement_of_the_neutral_reference():
     assert swap("Nobody is there.", gender, RNG) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "other", "neutral"),
+    [
+        ("They saw her and gave her his book.", "They saw him and gave him her book.",
+         "They saw them and gave them their book."),
+        ("Her dog is hers.", "His dog is his.", "Their dog is theirs."),
+        ("The car is his, they told him.", "The car is hers, they told her.", "The car is theirs, they told them."),
+        ("A dog runs to her", "A dog runs to him", "A dog runs to them"),
+        ("A friend of his is on her back.", "A friend of hers is on his back.",
+         "A friend of theirs is on their back."),
+    ],
+)  # fmt: skip
+def test_pronouns_that_stand_alone_are_told_from_those_before_a_noun(text, other, neutral):
+    assert swap(text, WORD_LISTS["gender"], RNG) == (text, other, neutral)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "text"),
+    [
+        ("race", "A man stands under a white canopy."),
+        ("race", "The black and white sheep eat grass."),
+        ("race", "A dog in black, men and a car."),
+        ("physical-appearance", "The girl climbs a tall tree."),
+    ],
+)
+def test_adjectives_that_describe_no_person_are_not_exchanged(attribute, text):
+    assert swap(text, WORD_LISTS[attribute], RNG) is None
+
+
+def test_adjectives_of_persons_are_exchanged_and_those_of_things_beside_them_kept():
+    text, other, neutral = swap("A tall happy woman sees a short dog.", WORD_LISTS["physical-appearance"], RNG)
+    assert other == text.replace("tall", "short") and neutral == "A happy woman sees a short dog."
+    assert swap("A white young man in a black hat.", WORD_LISTS["race"], RNG)[2] == "A young man in a black hat."
+
+
 def test_descriptors_stand_before_people_only():
     first, second, reference = describe("An officer saw the doctor.", WORD_LISTS["religion"], RNG)
     assert reference == "An officer saw the doctor." and first != second
