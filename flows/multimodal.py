@@ -90,7 +90,7 @@ class Alignment(Section):
     steps: int = Field(ge=1, description="For each direction: a model of six directions takes six times as many")
     batch_size: int = Field(ge=1, description="Pairs a step")
     learning_rate: float = Field(gt=0, description="Highest")
-    row: int = Field(ge=64, description="Tokens of a packed row")
+    row: int = Field(ge=64, description="Tokens of a packed row; longer pairs are left out")
     weighting: Literal["paper", "mean", "sqrt"] = Field(
         description="Loss of an answer: every token 1 (paper), 1 in all (mean), or the root of its length (sqrt)"
     )
@@ -126,5 +126,7 @@ class Decoding(Section):
     temperature: float = Field(1.0, ge=0, description="0 is greedy")
     top_k: int = Field(0, ge=0, description="Likeliest ids drawn from; 0 takes all")
     repetition_penalty: float = Field(1.0, gt=0, description="Of ids that the block has; speech repeats rightly")
-    longest: int = Field(ge=1, description="Ids of a block at most")
+    longest: int = Field(
+        ge=1, description="Ids of a block at most; pictures and drawings have as many as their tokenizer gives"
+    )
     guidance: float = Field(0.0, ge=0, description="g of logits + g (conditional - unconditional)")

@@ -16,6 +16,12 @@ TINY = "tiny"
 ORDER = ("picture", "speech", "music", "drawing")  # of the blocks in every vocabulary
 
 
+class FittedArtifact(ModelArtifact):
+    """A trained model, and how many examples of which kind were longer than a row, so that it never saw them."""
+
+    too_long: dict[str, int]
+
+
 class Mixture(BaseModel):
     """Which directions a model is aligned on, and how often each is seen."""
 
@@ -46,13 +52,16 @@ def modality_of(direction: str) -> str:
 def train_text_lm(
     texts: DatasetArtifact, tokenized: list[TokenizedArtifact], sizes: dict[str, int], training: dict[str, Any],
     seed: int, device: str,
-) -> ModelArtifact:  # fmt: skip
+) -> FittedArtifact:  # fmt: skip
     """The language model before any medium: a tiny decoder trained on plain texts.
 
     Args:
         sizes: of `tiny_decoder`; `vocabulary` is that of the text tokenizer, learnt from the texts, the captions of the
             training splits and the instructions.
         training: texts (at most), steps, batch_size, learning_rate.
+
+    Raises:
+        InputError: no text fits in the model's positions.
     """
     from paperflows.components.models.tiny_decoder import tiny_decoder
     from paperflows.components.multimodal.conversations import all_words
@@ -69,6 +78,8 @@ def train_text_lm(
     width = sizes["positions"]
     rows = [[*vocabulary.text(text), vocabulary.eom] for text in plain]
     pool = [Tokens(ids, [(0, len(ids))]) for ids in rows if len(ids) <= width]
+    if not pool:
+        raise InputError(f"dataset {texts['name']!r}: no text fits in {width} tokens (sizes.positions)")
     model = tiny_decoder(**{**sizes, "vocabulary": vocabulary.size}, seed=seed)
 
     def batch_at(step: int) -> dict[str, Any]:
@@ -78,15 +89,16 @@ def train_text_lm(
         return collate(some, weights, width=width, pad=vocabulary.pad)
 
     return _fit(
-        "text-lm", training, model, vocabulary, batch_at, training["steps"], training["learning_rate"], seed, device
-    )
+        "text-lm", training, model, vocabulary, batch_at, training["steps"], training["learning_rate"], seed, device,
+        {"text": len(rows) - len(pool)},
+    )  # fmt: skip
 
 
 @cached_task(name="align", task_run_name="align-{name}-seed{seed}")
 def align(
     name: str, mixture: Mixture, start: str, text_lm: Artifact | None, tokenized: list[TokenizedArtifact],
     training: dict[str, Any], seed: int, device: str,
-) -> ModelArtifact:  # fmt: skip
+) -> FittedArtifact:  # fmt: skip
     """Stage 1: every pair both ways as a dialogue of one turn, in packed rows, all weights trained.
 
     Args:
@@ -95,11 +107,11 @@ def align(
             learning_rate, row (tokens), weighting, prompt (loss weight), dropped (text conditions).
 
     Raises:
-        InputError: the mixture names a modality of which there is no data.
+        InputError: the mixture names a modality of which there is no data, or no pair of a direction fits in a row.
     """
     import torch
 
-    from paperflows.components.multimodal.dialogue import pair_sequence
+    from paperflows.components.multimodal.dialogue import pair_lengths, pair_sequence
     from paperflows.components.multimodal.packing import collate, weights_of
     from paperflows.components.multimodal.vocabulary import extend_vocabulary
 
@@ -107,8 +119,19 @@ def align(
     extend_vocabulary(model, vocabulary.size, known=vocabulary.known, seed=seed)
     torch.manual_seed(seed)
     directions = mixture.chosen()
-    pairs = {one["modality"]: read_rows(open_artifact(one) / "train.jsonl") for one in tokenized}
-    sizes = [len(pairs[modality_of(d)]) for d in directions]
+    rows = {one["modality"]: read_rows(open_artifact(one) / "train.jsonl") for one in tokenized}
+    pairs, too_long = {}, {}
+    for d in directions:
+        every = [_pair(d, row) for row in rows[modality_of(d)]]
+        lengths = pair_lengths(vocabulary, d, every)
+        pairs[d] = [one for one, length in zip(every, lengths, strict=True) if length <= training["row"]]
+        too_long[d] = len(every) - len(pairs[d])
+        if not pairs[d]:
+            raise InputError(
+                f"{d}: no pair fits in a row of {training['row']} tokens, the shortest has {min(lengths)} "
+                "(alignment.row)"
+            )
+    sizes = [len(pairs[d]) for d in directions]
     batch = training["batch_size"]
 
     def batch_at(step: int) -> dict[str, Any]:
@@ -117,29 +140,25 @@ def align(
             chosen = [directions[(step * batch + j) % len(directions)] for j in range(batch)]
         else:
             chosen = draw.choices(directions, weights=sizes, k=batch)
-        some = [_pair(vocabulary, d, draw.choice(pairs[modality_of(d)]), draw, training["dropped"]) for d in chosen]
+        some = [pair_sequence(vocabulary, d, *draw.choice(pairs[d]), draw, dropped=training["dropped"]) for d in chosen]
         weights = [
             weights_of(one, training["weighting"], prompt=training["prompt"], answers_only=False) for one in some
         ]
         return collate(some, weights, width=training["row"], pad=vocabulary.pad)
 
-    def _pair(vocabulary: Any, direction: str, row: dict[str, Any], draw: random.Random, dropped: float) -> Any:
-        medium, words = (modality_of(direction), row["ids"]), ("text", row["caption"])
-        source, target = (medium, words) if direction.endswith("_to_text") else (words, medium)
-        return pair_sequence(vocabulary, direction, source, target, draw, dropped=dropped)
-
     steps = training["steps"] * len(directions)
     settings = {"method": name, "seed": seed, **mixture.model_dump(mode="json"), **training}
     return _fit(
-        f"{name}-seed{seed}", settings, model, vocabulary, batch_at, steps, training["learning_rate"], seed, device
-    )
+        f"{name}-seed{seed}", settings, model, vocabulary, batch_at, steps, training["learning_rate"], seed, device,
+        too_long,
+    )  # fmt: skip
 
 
 @cached_task(name="tune_on_conversations", task_run_name="tune-seed{seed}")
 def tune_on_conversations(
     model: ModelArtifact, mixture: Mixture, tokenized: list[TokenizedArtifact], conversations: Artifact,
     training: dict[str, Any], seed: int, device: str,
-) -> ModelArtifact:  # fmt: skip
+) -> FittedArtifact:  # fmt: skip
     """Stage 2: the conversations with their media as tokens, loss on the assistant's messages alone.
 
     Args:
@@ -170,7 +189,7 @@ def tune_on_conversations(
     settings = {"method": "tuned", "seed": seed, "conversations": len(pool), **training}
     return _fit(
         f"tuned-seed{seed}", settings, network, vocabulary, batch_at, training["steps"], training["learning_rate"],
-        seed, device,
+        seed, device, {"conversation": len(found) - len(pool)},
     )  # fmt: skip
 
 
@@ -207,15 +226,20 @@ def _start(
 
 def _fit(
     name: str, settings: dict[str, Any], model: Any, vocabulary: Any, batch_at: Any, steps: int, learning_rate: float,
-    seed: int, device: str,
-) -> ModelArtifact:  # fmt: skip
+    seed: int, device: str, too_long: dict[str, int],
+) -> FittedArtifact:  # fmt: skip
     from paperflows.components.multimodal.packing import weighted_loss
 
     done = fit(name, settings, model, batch_at, weighted_loss, steps, learning_rate, seed, device)
     with new_artifact() as (folder, artifact):
         model.cpu().save_pretrained(folder)
         vocabulary.tokenizer.save_pretrained(folder)
-    return ModelArtifact(**artifact, name=name, score=None, history=done.history)
+    return FittedArtifact(**artifact, name=name, score=None, history=done.history, too_long=too_long)
+
+
+def _pair(direction: str, row: dict[str, Any]) -> tuple[Any, Any]:
+    medium, words = (modality_of(direction), row["ids"]), ("text", row["caption"])
+    return (medium, words) if direction.endswith("_to_text") else (words, medium)
 
 
 def _both(modality: str) -> tuple[str, str]:

@@ -73,7 +73,8 @@ def answer_pairs(
 
     Returns:
         `outputs`: artifact of (N,) right or not by direction, `<direction>.<facet>` for further facets of texts, and of
-        what was written (`said.jsonl`); `measures`: accuracies and, of media, mean distance of two.
+        what was written (`said.jsonl`); `measures`: accuracies and, of media, how many answers hold one and the mean
+        distance of two (0 where there are no two). An answer without a whole medium is wrong.
     """
     import numpy as np
     from safetensors.numpy import save_file
@@ -117,7 +118,9 @@ def answer_pairs(
                 found_ = judge.name(signals)
                 right = np.array([f == t[FACETS[m][0]] for f, t in zip(found_, truth, strict=True)], float)
                 outputs[direction] = right
-                measures[f"diversity.{direction}"] = diversity(list(judge.features([s for s in signals if len(s)])))
+                heard = [s for s in signals if len(s)]
+                measures[f"diversity.{direction}"] = diversity(list(judge.features(heard)) if heard else [])
+                measures[f"written.{direction}"] = len(heard) / len(signals)
                 said += [
                     {"direction": direction, "caption": r["caption"], "ids": i, "judged": f}
                     for r, i, f in zip(rows, ids, found_, strict=True)
@@ -144,7 +147,8 @@ def answer_across(
             `cascade` (two questions of stage 1: what is it, and then show it).
 
     Returns:
-        `outputs`: artifact of (N,) right or not by `<from>_to_<to>`, and of what was written; `measures`.
+        `outputs`: artifact of (N,) right or not by `<from>_to_<to>`, and of what was written; `measures`. An answer
+        without a whole medium is wrong.
 
     Raises:
         InputError: no test item says one of the words.
@@ -155,12 +159,13 @@ def answer_across(
     from paperflows.components.data.jsonl import write_jsonl
     from paperflows.components.multimodal.conversations import Scenario, grammar, parse_marked, write_turn
     from paperflows.components.multimodal.dialogue import prompt, unconditional_prompts
-    from paperflows.components.multimodal.generation import answer
+    from paperflows.components.multimodal.generation import answer, room_of
     from paperflows.components.training.device import accelerator
 
     network, vocabulary = open_model(model, tokenized, mixture)
     network = network.to(accelerator(device).device)
     by_media, by_ids = {o["modality"]: o for o in media}, {o["modality"]: o for o in tokenized}
+    settings = settings_of(decoding)
     held_out = read_topics(topics, held_out=True)
     outputs, measures, said = {}, {}, []
     for given, wanted in ACROSS:
@@ -181,9 +186,11 @@ def answer_across(
                 parts = [(k, row["ids"] if k != "text" else v) for k, v in parse_marked(turn["user"])]
                 prompts.append(prompt(vocabulary, [], parts))
             empty = unconditional_prompts(vocabulary, f"text_to_{wanted}", len(prompts), seed=seed)
+            words = 0 if way == "direct" else 2 * settings["text"].longest  # before the block and behind it
             messages = answer(
-                network, vocabulary, prompts, settings_of(decoding), _seeds(len(prompts), seed),
-                start=wanted if way == "direct" else "text", unconditional=empty, longest=128,
+                network, vocabulary, prompts, settings, _seeds(len(prompts), seed),
+                start=wanted if way == "direct" else "text", unconditional=empty,
+                longest=words + room_of(vocabulary, settings, wanted),
             )  # fmt: skip
             parsed = [vocabulary.parse(message) for message in messages]
             written = [next((v for k, v in parts if k == wanted), []) for parts in parsed]
@@ -287,7 +294,7 @@ def to_media(
 ) -> list[list[int]]:
     """The tokenizer's ids that the model writes for each text; the modality's begin token is forced."""
     from paperflows.components.multimodal.dialogue import pair_prompts, unconditional_prompts
-    from paperflows.components.multimodal.generation import answer
+    from paperflows.components.multimodal.generation import answer, room_of
 
     kind = modality_of(direction)
     prompts = pair_prompts(vocabulary, direction, [("text", text) for text in texts], seed=seed)
@@ -298,7 +305,7 @@ def to_media(
         said = answer(
             network, vocabulary, some, settings, _seeds(len(some), seed + at), start=kind,
             unconditional=unconditional_prompts(vocabulary, direction, len(some), seed=seed),
-            longest=settings[kind].longest + 1,
+            longest=room_of(vocabulary, settings, kind),
         )  # fmt: skip
         written += [next((v for k, v in vocabulary.parse(one) if k == kind), []) for one in said]
     return written

@@ -43,7 +43,12 @@ def next_tokens(logits: Tensor, seen: Tensor, settings: RowSettings, u: Tensor) 
         logits: (R, V) float.
         seen: (R, V) bool, tokens of the prompt and of the completion so far.
         u: (R,) uniform numbers in [0, 1).
+
+    Raises:
+        ValueError: a row has nothing to draw from: every token is forbidden (-inf), or a logit is NaN.
     """
+    if not bool((logits.amax(-1) > float("-inf")).all()):
+        raise ValueError("no token can be drawn: all of a row's are forbidden, or its logits are NaN")
     penalty = settings.repetition_penalty[:, None]
     penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
     logits = torch.where(seen, penalised, logits)

@@ -65,21 +65,29 @@ def prompt(vocabulary: Vocabulary, turns: Sequence[Any], asked: Sequence[Part]) 
     return [*before, vocabulary.user, *message(vocabulary, asked), vocabulary.eoh, vocabulary.bot]
 
 
-def instruct(direction: str, source: Part, draw: random.Random) -> list[Part]:
-    """The user's message of a pair: an instruction of the pool drawn anew at every use, then the input."""
-    text = draw.choice(wordings(direction))
+def instruct(text: str, source: Part) -> list[Part]:
+    """The user's message of a pair: an instruction, then the input."""
     return [("text", f"{text} : {source[1]}")] if source[0] == "text" else [("text", text), source]
 
 
 def pair_sequence(
     vocabulary: Vocabulary, direction: str, source: Part, target: Part, draw: random.Random, *, dropped: float = 0.0
 ) -> Tokens:
-    """A stage-1 pair as a dialogue of one turn; a text input is left out with probability `dropped`."""
+    """A stage-1 pair as a dialogue of one turn; a text input is left out with probability `dropped`.
+
+    The instruction is drawn from the pool anew at every use.
+    """
     asked = _ids_of(vocabulary, direction, source, draw, source[0] == "text" and draw.random() < dropped)
     ids = [vocabulary.user, *asked, vocabulary.eoh, vocabulary.bot]
     start = len(ids)
     ids += [*message(vocabulary, [target]), vocabulary.eom]
     return Tokens(ids, [(start, len(ids))])
+
+
+def pair_lengths(vocabulary: Vocabulary, direction: str, pairs: Sequence[tuple[Part, Part]]) -> list[int]:
+    """Tokens of each (source, target) as a dialogue, under the longest instruction of the direction's pool."""
+    text = max(wordings(direction), key=lambda one: len(vocabulary.text(one)))
+    return [len(dialogue(vocabulary, [(instruct(text, source), [target])]).ids) for source, target in pairs]
 
 
 def pair_prompts(vocabulary: Vocabulary, direction: str, sources: Sequence[Part], *, seed: int) -> list[list[int]]:
@@ -102,5 +110,5 @@ def unconditional_prompts(vocabulary: Vocabulary, direction: str, count: int, *,
 
 def _ids_of(vocabulary: Vocabulary, direction: str, source: Part, draw: random.Random, dropped: bool) -> list[int]:
     if not dropped:
-        return message(vocabulary, instruct(direction, source, draw))
+        return message(vocabulary, instruct(draw.choice(wordings(direction)), source))
     return [*vocabulary.text(f"{draw.choice(wordings(direction))} :"), vocabulary.null]

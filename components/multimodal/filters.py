@@ -6,6 +6,7 @@ Letters: N conversations.
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from paperflows.components.multimodal.conversations import Unparsable, parse_mar
 REFUSAL = re.compile(r"\b(as an ai|language model|i (cannot|can't|am unable|am sorry)|i'm sorry)\b", re.I)
 UNSAFE = re.compile(r"\b(kill|suicide|bomb|weapon|porn|nazi|rape|cocaine|heroin)\w*\b", re.I)
 Row = dict[str, Any]
+BLOCK = 128  # conversations that are compared with the earlier ones at once
 
 
 def reject(row: Row, repertoire: Mapping[str, Collection[str]], *, most_words: int) -> str | None:
@@ -57,23 +59,25 @@ def texts_of(row: Row) -> str:
 
 
 def near_duplicates(texts: Sequence[str], *, threshold: float) -> list[bool]:
-    """For each text whether an earlier one that is kept shares more than `threshold` of its word trigrams (Jaccard)."""
+    """For each text whether an earlier one that is kept shares more than `threshold` of its word trigrams (Jaccard).
+
+    What two texts share is counted for a block of texts at a time, so that memory grows with N, not with its square.
+    """
     from sklearn.feature_extraction.text import CountVectorizer
 
     if not texts:
         return []
-    grams = CountVectorizer(ngram_range=(3, 3), token_pattern=r"\S+", binary=True, lowercase=True).fit_transform(texts)
-    shared = (grams @ grams.T).toarray()
-    sizes = np.asarray(grams.sum(1)).ravel()
-    jaccard = shared / np.maximum(1, sizes[:, None] + sizes[None] - shared)
-    kept: list[int] = []
-    found = []
-    for number in range(len(texts)):
-        near = bool(kept) and bool((jaccard[number, kept] > threshold).any())
-        found.append(near)
-        if not near:
-            kept.append(number)
-    return found
+    counter = CountVectorizer(ngram_range=(3, 3), token_pattern=r"\S+", binary=True, lowercase=True, dtype=np.int32)
+    grams = counter.fit_transform(texts)
+    sizes = np.diff(grams.indptr)
+    kept = np.zeros(len(texts), bool)
+    for start in range(0, len(texts), BLOCK):
+        shared = grams[start : start + BLOCK] @ grams[: start + BLOCK].T
+        for number, (a, b) in enumerate(pairwise(shared.indptr), start):
+            others, common = shared.indices[a:b], shared.data[a:b]
+            jaccard = common / (sizes[number] + sizes[others] - common)
+            kept[number] = not (jaccard[kept[others]] > threshold).any()
+    return [not one for one in kept.tolist()]
 
 
 def distinct(texts: Sequence[str], n: int) -> float:

@@ -23,7 +23,7 @@ class Setting:
 
     Args:
         temperature, top_k, repetition_penalty: as in `RowSettings`.
-        longest: ids of a block, or of a run of text, at most.
+        longest: ids of a block, or of a run of text, at most; a block of exact length has that instead.
         guidance: g of logits + g (conditional - unconditional); 0 reads no unconditional prompt.
     """
 
@@ -57,6 +57,12 @@ class _Modes:
         return 0 if token == self.ends[mode] else mode
 
 
+def room_of(vocabulary: Vocabulary, settings: Mapping[str, Setting], modality: str) -> int:
+    """Tokens that a block takes at most behind its begin token: its ids and its end."""
+    exact = vocabulary.blocks[modality].exact
+    return (settings[modality].longest if exact is None else exact) + 1
+
+
 @torch.inference_mode()
 def answer(
     model: Any,
@@ -68,7 +74,7 @@ def answer(
     start: str = TEXT,
     unconditional: Sequence[Sequence[int]] | None = None,
     only_text: bool = False,
-    longest: int = 128,
+    longest: int,
 ) -> list[list[int]]:
     """The assistant's message after each prompt, without its end mark.
 
@@ -80,7 +86,7 @@ def answer(
         start: a modality whose begin token is forced (and whose block is all that is written), or text.
         unconditional: prompts without their text condition, for settings with guidance; same number as `prompts`.
         only_text: no block may be begun.
-        longest: tokens of a message at most; a block that is open then is left out by `Vocabulary.parse`'s caller.
+        longest: tokens of a message at most, forced ones apart; a block that is open then is none to `parse`.
     """
     modes = _Modes(vocabulary, settings, only_text)
     device = next(model.parameters()).device
@@ -152,13 +158,12 @@ def _allowed(modes: _Modes, mode: Tensor, inside: Tensor, columns: Tensor) -> Te
     allowed = table[mode.clamp(min=0)]
     ends = torch.tensor(modes.ends, device=columns.device)[mode.clamp(min=0)]
     is_end = columns[None, :] == ends[:, None]
-    never = 10**9
-    exact = torch.tensor([e if e is not None else never for e in modes.exact], device=columns.device)[mode.clamp(min=0)]
-    most = torch.tensor([s.longest for s in modes.settings], device=columns.device)[mode.clamp(min=0)]
-    full = inside >= torch.minimum(exact, most)
-    early = (exact < never) & (inside < exact)
-    allowed = torch.where(full[:, None], is_end, allowed)
-    return allowed & ~(early[:, None] & is_end)
+    least = torch.tensor([e or 0 for e in modes.exact], device=columns.device)[mode.clamp(min=0)]
+    limits = [s.longest if e is None else e for s, e in zip(modes.settings, modes.exact, strict=True)]
+    most = torch.tensor(limits, device=columns.device)[mode.clamp(min=0)]
+    allowed = torch.where((inside >= most)[:, None], is_end, allowed)
+    allowed &= ~((inside < least)[:, None] & is_end)
+    return allowed | (mode < 0)[:, None]  # what a row draws that has ended is thrown away
 
 
 def _row_settings(modes: _Modes, mode: Tensor) -> RowSettings:

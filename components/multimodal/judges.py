@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from paperflows.components.errors import InputError
 from paperflows.components.multimodal.music import LOW, REST, TICKS
 
 Panel = Literal["claims", "check"]
@@ -38,12 +39,20 @@ class Judge:
         self._classifier: Any = None
 
     def fit(self, signals: Sequence[Any], labels: Sequence[str]) -> "Judge":
-        """Learn from real signals of a training split."""
+        """Learn from real signals of a training split.
+
+        Raises:
+            InputError: all labels are the same.
+        """
         from sklearn.ensemble import RandomForestClassifier
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
         from sklearn.svm import SVC
 
+        if len(set(labels)) < 2:
+            raise InputError(
+                f"{self.modality}: a judge has to tell two things apart, all training items are {labels[0]!r}"
+            )
         learner = (
             SVC(C=10, random_state=self.seed)
             if self.panel == "claims"
@@ -55,7 +64,7 @@ class Judge:
         return self
 
     def features(self, signals: Sequence[Any]) -> Features:
-        """(N, D)."""
+        """(N, D) of one signal or more."""
         return np.stack([features_of(self.modality, signal, self.panel) for signal in signals])
 
     def name(self, signals: Sequence[Any]) -> list[str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
+from paperflows.components.errors import InputError
 from paperflows.components.multimodal.tokenizers import codebook, fit_quantizer, nearest, quantizer
 
 Pixels = NDArray[np.uint8]
@@ -22,6 +23,9 @@ class PatchTokenizer:
     Args:
         shape: (H, W, C) of every picture, H and W multiples of `patch`.
         codes: K.
+
+    Raises:
+        InputError: the patches are no grid of such pictures.
     """
 
     begin, end = "<soim>", "<eoim>"
@@ -29,7 +33,9 @@ class PatchTokenizer:
     def __init__(self, *, shape: tuple[int, int, int], patch: int, codes: int) -> None:
         height, width, channels = shape
         if height % patch or width % patch:
-            raise ValueError(f"pictures of {height} x {width} are no grid of patches of {patch}")
+            raise InputError(
+                f"pictures of {height} x {width} pixels are no grid of patches of {patch} (tokenizers.picture.patch)"
+            )
         self.shape, self.patch, self.n_ids = shape, patch, codes
         self.exact = (height // patch) * (width // patch)
         self.rate = f"{self.exact} a picture"

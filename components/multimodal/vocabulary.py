@@ -72,24 +72,30 @@ class Vocabulary:
         return [b.begin, *inner, b.end] if self.marks else inner
 
     def parse(self, ids: Sequence[int]) -> list[tuple[str, Any]]:
-        """A message as its parts in order: ("text", words) and (modality, ids of its tokenizer)."""
+        """A message as its parts in order: ("text", words) and (modality, ids of its tokenizer).
+
+        A block is left out where its end token is missing, or where its length is not its modality's exact one; without
+        marks the message's end is a block's end too.
+        """
         parts: list[tuple[str, list[int]]] = []
         for number in ids:
             kind = self.kind(number)
             if kind is None:
-                parts.append(("", []))  # a mark ends the part before it
+                parts.append(("", [number]))  # a mark ends the part before it
             elif parts and parts[-1][0] == kind:
                 parts[-1][1].append(number)
             else:
                 parts.append((kind, [number]))
-        return [
-            (
-                kind,
-                self.tokenizer.decode(some).strip() if kind == "text" else [i - self.blocks[kind].first for i in some],
-            )
-            for kind, some in parts
-            if kind
-        ]
+        found: list[tuple[str, Any]] = []
+        for (kind, some), (_, after) in zip(parts, [*parts[1:], ("", [])], strict=True):
+            if kind == "text":
+                found.append((kind, self.tokenizer.decode(some).strip()))
+            elif kind:
+                block = self.blocks[kind]
+                closed = after == [block.end] or not self.marks
+                if closed and block.exact in (None, len(some)):
+                    found.append((kind, [i - block.first for i in some]))
+        return found
 
     def kind(self, number: int) -> str | None:
         """Modality of an id, "text" for words, None for marks."""

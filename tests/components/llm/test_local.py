@@ -141,6 +141,15 @@ def test_sampling_frequencies_follow_the_truncated_distribution():
     assert set(next_tokens(logits, seen, nucleus, uniforms(range(rows), 1)[:, 0]).tolist()) == {0}
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("row", [[float("-inf")] * 3, [0.0, float("nan"), 1.0]])
+def test_nothing_is_drawn_from_nothing(row, temperature):
+    logits, ones = torch.tensor([[1.0, 0.0, 2.0], row]), torch.ones(2)
+    settings = RowSettings(temperature * ones, top_p=ones, top_k=ones.long() * 0, repetition_penalty=ones)
+    with pytest.raises(ValueError, match="no token can be drawn"):
+        next_tokens(logits, torch.zeros(2, 3, dtype=torch.bool), settings, ones / 2)
+
+
 def test_penalty_makes_seen_tokens_less_likely_whatever_their_sign():
     logits = torch.tensor([[2.0, -1.0, 1.5]])
     one = torch.ones(1)

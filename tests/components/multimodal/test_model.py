@@ -9,12 +9,13 @@ from paperflows.components.models.tiny_decoder import tiny_decoder
 from paperflows.components.multimodal.dialogue import (
     Tokens,
     dialogue,
+    pair_lengths,
     pair_prompts,
     pair_sequence,
     unconditional_prompts,
     wordings,
 )
-from paperflows.components.multimodal.generation import Setting, answer
+from paperflows.components.multimodal.generation import Setting, answer, room_of
 from paperflows.components.multimodal.packing import block_mask, collate, pack, weighted_loss, weights_of
 from paperflows.components.multimodal.vocabulary import Vocabulary, extend_vocabulary, train_text_tokenizer
 
@@ -36,9 +37,27 @@ def decoder(v, seed=0):
 def test_blocks_follow_the_words_and_parse_is_the_inverse():
     v = vocabulary()
     assert v.blocks["picture"].first == v.words and v.blocks["speech"].first == v.words + 6 and v.size == v.words + 11
-    ids = [*v.text("seven"), *v.block("picture", [0, 5]), *v.text("eight"), *v.block("speech", [4])]
-    assert v.parse(ids) == [("text", "seven"), ("picture", [0, 5]), ("text", "eight"), ("speech", [4])]
+    ids = [*v.text("seven"), *v.block("picture", [0, 5, 1, 1]), *v.text("eight"), *v.block("speech", [4])]
+    assert v.parse(ids) == [("text", "seven"), ("picture", [0, 5, 1, 1]), ("text", "eight"), ("speech", [4])]
     assert len(v.block("picture", [0, 5])) == 4 and len(vocabulary(marks=False).block("picture", [0, 5])) == 2
+
+
+def test_a_block_without_its_end_or_of_another_length_is_no_block():
+    v, bare = vocabulary(), vocabulary(marks=False)
+    text, spoken, picture = v.text("seven"), v.block("speech", [4, 1]), v.block("picture", [0, 5, 1, 1])
+    assert v.parse([*text, *spoken[:-1]]) == [("text", "seven")]
+    assert v.parse([*spoken[:-1], *picture]) == [("picture", [0, 5, 1, 1])], "another block's begin is no end"
+    assert v.parse([*picture[:-2], picture[-1], *text]) == [("text", "seven")]
+    assert bare.parse(bare.block("speech", [4, 1])) == [("speech", [4, 1])], "there the message's end is the block's"
+    assert bare.parse(bare.block("picture", [0, 5, 1])) == []
+
+
+def test_pair_lengths_are_those_of_the_longest_instruction():
+    v = vocabulary()
+    pairs = [(("text", "seven"), ("picture", [1] * n)) for n in (4, 9)]
+    draw = random.Random(0)
+    drawn = [{len(pair_sequence(v, "text_to_picture", *one, draw).ids) for _ in range(400)} for one in pairs]
+    assert pair_lengths(v, "text_to_picture", pairs) == [max(drawn[0]), max(drawn[1])]
 
 
 def test_dialogue_marks_what_the_assistant_says():
@@ -142,6 +161,27 @@ def test_a_forced_block_holds_its_own_ids_and_its_exact_length():
     assert len({tuple(one) for one in written}) > 5, "sampled, not greedy"
     spoken = answer(model, v, prompts, {"speech": Setting(longest=7)}, range(30), start="speech", longest=10)
     assert all(len(v.parse(one)[0][1]) <= 7 for one in spoken if v.parse(one))
+
+
+@pytest.mark.parametrize("marks", [True, False])
+def test_a_block_of_exact_length_has_it_whatever_the_longest_is(marks):
+    v = vocabulary(marks)
+    prompts = pair_prompts(v, "text_to_picture", [("text", "seven")] * 8, seed=0)
+    settings = {"picture": Setting(longest=2), "speech": Setting(longest=3)}
+    room = room_of(v, settings, "picture")
+    assert (room, room_of(v, settings, "speech")) == (5, 4)
+    written = answer(decoder(v), v, prompts, settings, range(8), start="picture", longest=room)
+    assert [[(kind, len(ids)) for kind, ids in v.parse(one)] for one in written] == [[("picture", 4)]] * 8
+    cut = answer(decoder(v), v, prompts, settings, range(8), start="picture", longest=3)
+    assert [v.parse(one) for one in cut] == [[]] * 8
+
+
+def test_rows_that_ended_wait_for_the_others():
+    """Their last mode may allow none of the columns that the others need."""
+    v = vocabulary()
+    prompts = pair_prompts(v, "text_to_speech", [("text", "seven")] * 40, seed=0)
+    written = answer(decoder(v), v, prompts, {"speech": Setting(longest=7)}, range(40), start="speech", longest=8)
+    assert len({len(one) for one in written}) > 1
 
 
 def test_the_slice_gives_what_the_whole_matrix_would():

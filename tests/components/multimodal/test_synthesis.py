@@ -1,11 +1,14 @@
 import random
+import tracemalloc
 from collections import Counter
 
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import CountVectorizer
 
 from paperflows.components.data.media import read_picture, read_wav, resample, write_png, write_wav
 from paperflows.components.data.problems import DataError
+from paperflows.components.errors import InputError
 from paperflows.components.multimodal.captions import caption, diversity, facets
 from paperflows.components.multimodal.conversations import (
     MODALITIES,
@@ -17,7 +20,8 @@ from paperflows.components.multimodal.conversations import (
     write_conversation,
 )
 from paperflows.components.multimodal.conversion import Library, convert
-from paperflows.components.multimodal.filters import distinct, near_duplicates, reject, texts_of
+from paperflows.components.multimodal.filters import BLOCK, distinct, near_duplicates, reject, texts_of
+from paperflows.components.multimodal.judges import Judge
 
 REPERTOIRE = {"picture": ["seven", "two"], "speech": ["seven", "two"], "music": ["2/4 in C"]}
 
@@ -80,6 +84,34 @@ def test_near_duplicates_keep_the_first():
     assert near_duplicates(texts, threshold=0.7) == [False, True, False, False]
 
 
+def dense_duplicates(texts, threshold):
+    grams = CountVectorizer(ngram_range=(3, 3), token_pattern=r"\S+", binary=True).fit_transform(texts).toarray()
+    shared, sizes = grams @ grams.T, grams.sum(1)
+    jaccard = shared / np.maximum(1, sizes[:, None] + sizes[None] - shared)
+    kept: list[int] = []
+    for number in range(len(texts)):
+        if not (jaccard[number, kept] > threshold).any():
+            kept.append(number)
+    return [number not in kept for number in range(len(texts))]
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.7])
+def test_near_duplicates_by_blocks_are_those_of_the_whole_matrix(threshold):
+    draw = random.Random(0)
+    texts = [" ".join(draw.choices("abc", k=draw.randint(1, 12))) for _ in range(2 * BLOCK + 50)]
+    found = near_duplicates(texts, threshold=threshold)
+    assert found == dense_duplicates(texts, threshold) and 0 < sum(found) < len(texts)
+
+
+def test_near_duplicates_need_no_matrix_of_all_pairs():
+    texts = [f"look at this one {i} {i + 1} {i + 2} what is it" for i in range(3000)]
+    tracemalloc.start()
+    assert not any(near_duplicates(texts, threshold=0.7))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 3000**2 * 8 / 2
+
+
 class Listener:
     """Recognises every signal but those below a number."""
 
@@ -105,6 +137,14 @@ def test_the_library_alters_every_use():
     lengths = {len(library.make("speech", "seven", seed)) for seed in range(20)}
     assert len(lengths) > 5 and min(lengths) > 690 and max(lengths) < 910
     assert np.array_equal(library.make("speech", "seven", 3), library.make("speech", "seven", 3))
+
+
+@pytest.mark.parametrize("panel", ["claims", "check"])
+def test_a_judge_of_one_thing_is_refused(panel):
+    pictures = [np.full((4, 4, 1), i, np.uint8) for i in range(4)]
+    with pytest.raises(InputError, match="picture: a judge has to tell two things apart, all training items are 'cat'"):
+        Judge("picture", panel, seed=0).fit(pictures, ["cat"] * 4)
+    assert Judge("picture", panel, seed=0).fit(pictures, ["cat", "cat", "dog", "dog"]).name([[]]) == [""]
 
 
 def test_captions_and_facets_are_inverse():

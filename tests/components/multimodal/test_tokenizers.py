@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from paperflows.components.errors import InputError
 from paperflows.components.multimodal.music import (
     DURATIONS,
     Event,
@@ -100,7 +101,7 @@ def test_patches_come_back_in_their_places():
     assert all(len(one) == tokenizer.exact == 8 for one in ids)
     for picture, one in zip(pictures, ids, strict=False):
         assert np.abs(tokenizer.decode(one).astype(int) - picture).max() <= 1
-    with pytest.raises(ValueError, match="no grid of patches"):
+    with pytest.raises(InputError, match=r"5 x 8 pixels are no grid of patches of 2 \(tokenizers"):
         PatchTokenizer(shape=(5, 8, 1), patch=2, codes=4)
 
 
