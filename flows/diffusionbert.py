@@ -40,7 +40,7 @@ class Corpus(Section):
     max_length: int = Field(
         ge=8, le=512, description="Pieces of a text, special ones included; longer ones are left out"
     )
-    limits: dict[str, int] = Field(description="Texts of train, validation and test, at most")
+    limits: dict[str, int] = Field(description="Texts of train and test, at most")
 
 
 class Noise(Section):
@@ -51,7 +51,7 @@ class Noise(Section):
     steps: int = Field(ge=1, description="Optimiser steps")
     batch_size: int = Field(ge=1, description="Texts a step")
     learning_rate: float = Field(gt=0, description="Highest")
-    hybrid: float = Field(ge=0, description="Weight of plain cross-entropy beside the bound")
+    hybrid: float = Field(ge=0, description="Weight of plain cross-entropy beside a step's divergence")
     sweeps: int = Field(ge=1, description="Gibbs steps for every position, for the plain masked LM")
 
 

@@ -12,7 +12,7 @@ from paperflows.tasks.progress import progress
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import ModelArtifact, fit
 
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "test")
 TEXTS, COUNTS, WEIGHTS, WRITTEN = "tokenizer", "counts.safetensors", "denoiser.safetensors", "samples.jsonl"
 
 
@@ -87,7 +87,7 @@ def train_denoiser(
     import torch
     from safetensors.torch import save_model
 
-    from paperflows.components.diffusion.bound import bound_terms, corrupt
+    from paperflows.components.diffusion.bound import bound_terms, corrupt, training_loss
     from paperflows.components.diffusion.schedule import stratified_steps
     from paperflows.components.training.batching import Batches, TokenTable
 
@@ -120,11 +120,10 @@ def train_denoiser(
     def loss_fn(model: Any, batch: Any) -> Any:
         logp = model(batch["noisy"], batch["mask"], batch["t"], batch["masked"])
         plain = -logp.gather(1, batch["token"][:, None])[:, 0]
-        mean = plain.sum() / max(1, len(plain))  # a batch of early steps may hold no mask
         if process.objective == "masked":
-            return mean
+            return plain.sum() / max(1, len(plain))  # a batch of early steps may hold no mask
         terms = bound_terms(logp, batch["token"], batch["rate"], batch["rates"])
-        return schedule.steps * terms.sum() / batch["count"] + s["hybrid"] * mean
+        return training_loss(terms, plain, steps=schedule.steps, count=batch["count"], hybrid=s["hybrid"])
 
     done = fit(
         f"{name}-seed{seed}", {"method": name, "seed": seed, **process.model_dump(), **s}, denoiser, batch_at, loss_fn,

@@ -90,7 +90,7 @@ def train_paraphraser(
     import torch
     from safetensors.torch import save_model
 
-    from paperflows.components.diffusion.bound import bound_terms, corrupt
+    from paperflows.components.diffusion.bound import bound_terms, corrupt, training_loss
     from paperflows.components.diffusion.schedule import stratified_steps
     from paperflows.components.training.batching import Batches, TokenTable
 
@@ -120,7 +120,7 @@ def train_paraphraser(
         logp = model(batch["noisy"], batch["mask"], batch["t"], batch["masked"])
         plain = -logp.gather(1, batch["token"][:, None])[:, 0]
         terms = bound_terms(logp, batch["token"], batch["rate"], batch["rates"])
-        return schedule.steps * terms.sum() / batch["count"] + s["hybrid"] * plain.sum() / max(1, len(plain))
+        return training_loss(terms, plain, steps=schedule.steps, count=batch["count"], hybrid=s["hybrid"])
 
     done = fit(
         f"paraphraser-seed{seed}", {"method": "paraphraser", "seed": seed, **s}, denoiser, batch_at, loss_fn,
@@ -166,7 +166,7 @@ def paraphrase(
                 area = (column >= starts) & (column < starts + length)
                 done, _, _ = sample(
                     denoiser, ids, (column < starts + length).long(), area, schedule, mask_id=special["mask"],
-                    stride=max(1, schedule.steps // calls), top_k=top_k, temperature=temperature, generator=generator,
+                    stride=-(-schedule.steps // calls), top_k=top_k, temperature=temperature, generator=generator,
                 )  # fmt: skip
                 said = [_until(row, special["sep"]) for row in done[area].view(len(some), length).tolist()]
                 found += [said[i : i + candidates] for i in range(0, len(said), candidates)]

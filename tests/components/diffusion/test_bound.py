@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from paperflows.components.diffusion.bound import bound_terms, sentence_bounds
+from paperflows.components.diffusion.bound import bound_terms, sentence_bounds, training_loss
 from paperflows.components.diffusion.schedule import Schedule, stratified_steps, true_rates
 from paperflows.components.errors import InputError
 
@@ -170,3 +170,15 @@ def test_each_stratum_gives_one_step():
 def test_a_process_without_steps_is_refused():
     with pytest.raises(InputError, match="steps"):
         schedule("base", steps=0)
+
+
+def test_the_hybrid_term_weighs_against_a_step_as_in_the_official_code():
+    """Base schedule: a masked token has 1/t of its cross-entropy from the bound and 0.01 of it beside, S times each."""
+    s, t = schedule("base", steps=8), 4
+    logp = torch.tensor([[0.5, 0.3, 0.2, 0.0]]).log()
+    token, rate = torch.tensor([1]), torch.tensor([1 / t])
+    terms = bound_terms(logp, token, rate, s.rates[[t]])
+    nats = -math.log(0.3)
+    assert float(terms) == pytest.approx(nats / t, rel=1e-5)
+    loss = training_loss(terms, -logp[:, 1], steps=8, count=2, hybrid=0.01)
+    assert float(loss) == pytest.approx(8 * (1 / t + 0.01) * nats / 2, rel=1e-5)
