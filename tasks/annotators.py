@@ -50,7 +50,7 @@ class LanguageModel(Annotator):
         description="endpoint: an OpenAI-compatible server; local: a transformers causal LM; replay: recorded "
         "completions; tiny: a small LM folder",
     )
-    model: str = Field(description="model name (endpoint), folder or id (local, tiny)")
+    model: str = Field("", description="model name (endpoint), folder or id (local, tiny); replay needs none")
 
 
 def open_writer(
