@@ -13,7 +13,8 @@ from paperflows.components.extraction.records import Schema
 from paperflows.components.extraction.targets import END, Vocabulary
 
 _ONE, _TWO = "\ue000", "\ue001"  # stand for spans in a target
-_COPY, _BETWEEN = 0, 1  # states: a span begins; a span may go on or end
+# states: a span begins; a span may go on or end; the target begins; it begins and there is nothing to copy
+_COPY, _BETWEEN, _START, _NOTHING = 0, 1, 2, 3
 
 
 class Grammar:
@@ -36,7 +37,7 @@ class Grammar:
                 first.add(before)
                 between.add(middle)
                 last.add(behind)
-        rows: list[dict[int, int]] = [{}, {}, {}]  # copying, behind a piece, at the beginning
+        rows: list[dict[int, int]] = [{}, {}, {}, {}]  # in the order of the states
 
         def add(start: int, tokens: Sequence[int], goal: int) -> None:
             for token in tokens[:-1]:
@@ -50,8 +51,9 @@ class Grammar:
             return list(vocabulary.encode(text).ids)
 
         for text in sorted(first):
-            add(2, ids(text), _COPY)
-        add(2, [*ids(form.target([], schema)), END], _COPY)
+            add(_START, ids(text), _COPY)
+        for start in (_START, _NOTHING):
+            add(start, [*ids(form.target([], schema)), END], _COPY)
         for text in sorted(between):
             add(_BETWEEN, ids(text), _COPY)
         for text in sorted(last):
@@ -75,7 +77,7 @@ class Walk:
 
     def __init__(self, table: Tensor, pieces: Tensor) -> None:
         self.table, self.pieces = table, pieces
-        self.state = torch.full((len(pieces),), 2, device=pieces.device)
+        self.state = torch.where(pieces.any(1), _START, _NOTHING)
         self.piece = torch.full_like(self.state, -1)
 
     def allowed(self) -> Tensor:

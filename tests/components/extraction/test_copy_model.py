@@ -112,6 +112,16 @@ def test_a_grammar_allows_every_target_and_nothing_broken(name, vocabulary):
     assert ended
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_where_there_is_nothing_to_copy_the_target_has_no_record(name, vocabulary):
+    pieces = torch.tensor([[False, False, False], [False, True, False]])
+    made = Decoder(vocabulary=vocabulary.get_vocab_size(), width=16, layers=1, heads=2, positions=60).eval()
+    written = made.write(
+        torch.randn(2, 3, 16), torch.ones(2, 3), longest=60, walk=Grammar(FORMS[name], NER, vocabulary).walk(pieces)
+    )
+    assert written[0] == vocabulary.encode(FORMS[name].target([], NER)).ids
+
+
 def test_it_learns_to_copy():
     class Embed(torch.nn.Module):
         def __init__(self):
