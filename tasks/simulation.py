@@ -29,7 +29,13 @@ def simulate_judge(dataset: DatasetArtifact, pool: Pool, quality: float, seed: i
 
 
 def find_break_even(points: Sequence[tuple[float, float]]) -> float | None:
-    """The quality from which on a line of (quality, gain) points is not below zero; None where it does not cross."""
-    from paperflows.components.reasoning.simulated import break_even
+    """The x from which on y is not below zero, between two of the (x, y) points by a straight line.
 
-    return break_even(points)
+    None where y is below zero at the last point, or at none: the line does not cross.
+    """
+    ordered = sorted(points)
+    below = [place for place, (_, y) in enumerate(ordered) if y < 0]
+    if not below or below[-1] == len(ordered) - 1:
+        return None
+    (x0, y0), (x1, y1) = ordered[below[-1] : below[-1] + 2]
+    return x0 + (x1 - x0) * -y0 / (y1 - y0)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from paperflows.components.reasoning.simulated import break_even, noise_of, noisy_scores
+from paperflows.components.reasoning.simulated import noise_of, noisy_scores
 from paperflows.components.reasoning.verifier import auc
 
 
@@ -22,18 +22,3 @@ def test_less_noise_is_never_a_worse_judge():
     right = np.random.default_rng(1).random(60) < 0.6
     found = [auc(noisy_scores(right, quality=q, seed=3), right) for q in (0.7, 0.75, 0.8, 0.85, 0.9, 0.94, 0.97)]
     assert found == sorted(found) and found[0] < found[-1]
-
-
-def test_break_even_lies_between_two_points():
-    # from -0.02 at 0.8 to +0.06 at 0.9: a quarter of the way
-    assert break_even([(0.9, 0.06), (0.7, -0.1), (0.8, -0.02)]) == pytest.approx(0.825)
-    assert break_even([(0.7, -0.1), (0.8, 0.0)]) == pytest.approx(0.8)
-
-
-def test_it_is_the_last_crossing():
-    assert break_even([(0.6, -0.1), (0.7, 0.1), (0.8, -0.1), (0.9, 0.1)]) == pytest.approx(0.85)
-
-
-@pytest.mark.parametrize("values", [(0.1, 0.2), (-0.2, -0.1), (0.1, -0.1), ()])
-def test_a_line_that_does_not_end_above_after_being_below_has_none(values):
-    assert break_even([(0.7 + 0.1 * i, y) for i, y in enumerate(values)]) is None
