@@ -7,32 +7,12 @@ from collections import Counter
 import pytest
 
 from paperflows.components.errors import ServiceError
-from paperflows.components.llm.backends import LLMSettings, open_llm
 from paperflows.components.reasoning.aggregation import Settings, run_all
 from paperflows.components.reasoning.llm_judge import LLMJudge, llm_sampler
 
-from ..llm.conftest import FaultServer, status
+from ..llm.conftest import status
 
 QUESTIONS = ["How much are 2 and 3?", "How much are 4 and 4?"]
-
-
-@pytest.fixture
-def server():
-    running = FaultServer()
-    running.honours["n"] = False
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def llm(server, tmp_path):
-    def open_(**settings):
-        cache = tmp_path / "cache.sqlite"
-        return open_llm(
-            LLMSettings(kind="endpoint", model="m", base_url=server.url, cache_path=cache, **settings), api_key="k"
-        )
-
-    return open_
 
 
 def points(total):
@@ -80,10 +60,8 @@ def test_the_judge_decides(server, llm):
     )
     assert QUESTIONS[0] in text or QUESTIONS[1] in text, "the judge sees the problem"
     sent = len(server.bodies)
-    client.close()
     again = llm()
     aggregate(again, first=4, most=4)
-    again.close()
     assert len(server.bodies) == sent, "a second run asks for nothing"
 
 
@@ -96,7 +74,6 @@ def test_more_chains_ask_only_for_more(server, llm):
     first = sample([Sample(0, 0, 3)])[0]
     sent = len(server.bodies)
     more = sample([Sample(0, 3, 2)])[0]
-    client.close()
     assert [c.number for c in first + more] == [0, 1, 2, 3, 4]
     assert len(server.bodies) - sent == 2
 
@@ -109,7 +86,6 @@ def test_replies_that_cannot_be_read_are_asked_for_again_and_counted(server, llm
     outcomes = aggregate(client, first=2, most=2)
     assert all(o.unread == 2 and o.ended.startswith("majority") for o in outcomes.values())
     assert client.usage.counters["parse_failures"] == 4 * 5
-    client.close()
 
 
 @pytest.mark.parametrize("stage", ["Solution 1", "q"])
@@ -123,7 +99,6 @@ def test_a_request_that_fails_ends_the_run(server, llm, stage):
     client = llm()
     with pytest.raises(ServiceError, match=r"completions failed: HTTP 400"):
         aggregate(client, first=4, most=4)
-    client.close()
 
 
 def test_a_chain_that_is_scored_twice_or_not_has_no_score(server, llm):
@@ -135,4 +110,3 @@ def test_a_chain_that_is_scored_twice_or_not_has_no_score(server, llm):
     judge = LLMJudge(client, model="m", questions=QUESTIONS)
     chains = (Chain(0, "first", "5"), Chain(1, "second", "5"))
     assert judge.local([Local(0, chains)]) == [[None, None]]
-    client.close()

@@ -1,39 +1,14 @@
 """Asking again with hints, by a language model behind a real HTTP server."""
 
-from contextlib import ExitStack
-
 import pytest
 
 from paperflows.components.errors import ServiceError
-from paperflows.components.llm.backends import LLMSettings, open_llm
 from paperflows.components.llm.request import BudgetExceeded
 from paperflows.components.reasoning.progressive_hints import ask_again, chosen
 
-from ..llm.conftest import FaultServer, status
+from ..llm.conftest import status
 
 QUESTIONS = ["How much are 2 and 3?", "How much are 4 and 4?"]
-
-
-@pytest.fixture
-def server():
-    running = FaultServer()
-    running.honours["n"] = False
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def llm(server, tmp_path):
-    with ExitStack() as opened:
-
-        def open_(**settings):
-            cache = tmp_path / "cache.sqlite"
-            values = {"kind": "endpoint", "model": "m", "base_url": server.url, "cache_path": cache, **settings}
-            client = open_llm(LLMSettings(**values), api_key="k")
-            opened.callback(client.close)
-            return client
-
-        yield open_
 
 
 def asked_again(client, first, questions=QUESTIONS, **options):
