@@ -15,7 +15,7 @@ from paperflows.flows.params import FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import aspects as absa
 from paperflows.tasks import plots, syntax
-from paperflows.tasks.claims import GOLD, Claim, judge_claim
+from paperflows.tasks.claims import GOLD, GROUPS, Claim, judge_claim
 from paperflows.tasks.data import load_dataset
 from paperflows.tasks.decisions import share_changed
 from paperflows.tasks.run import open_run
@@ -140,8 +140,9 @@ def absa_trees(params: AbsaTrees) -> dict[str, Any]:
             measured[name] = {kind: absa.measure_trees(aspects[name], tree, kind) for kind, tree in trees.items()}
             scores[name] = classify(params, aspects[name], tuned[name], trees)
 
-        gold = absa.merge_datasets(list(aspects.values()), GOLD)
-        claims = [*distance_claims(measured), *treebank_claims(attachment), *score_claims(params, scores, gold)]
+        gold, sentences = (absa.merge_datasets(list(aspects.values()), file) for file in (GOLD, GROUPS))
+        tree_claims = [*distance_claims(measured), *treebank_claims(attachment)]
+        claims = [*tree_claims, *score_claims(params, scores, gold, sentences)]
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         found.datasets = {d["name"]: d["content"] for d in [*data, treebank]}
         describe(found, params, aspects, tuned, measured, attachment, scores)
@@ -182,6 +183,7 @@ def classify(params: AbsaTrees, aspects: Any, encoder: Any, trees: dict[str, Any
 
 def distance_claims(measured: dict[str, Any]) -> list[Claim]:
     """Fine-tuned trees bring aspects nearer to sentiment words than pretrained trees and chains do."""
+    sentences = absa.merge_datasets([m["finetuned"] for m in measured.values()], GROUPS)
 
     def claim(kind: str) -> Claim:
         return Claim(
@@ -189,7 +191,7 @@ def distance_claims(measured: dict[str, Any]) -> list[Claim]:
             f"than in {kind.replace('_', ' ')} trees", metric="minus aspects-sentiment distance", statistic="mean",
             ours=[absa.merge_datasets([m["finetuned"] for m in measured.values()])],
             baseline=[absa.merge_datasets([m[kind] for m in measured.values()])],
-            baseline_name=kind.replace("_", " "), datasets=list(measured),
+            baseline_name=kind.replace("_", " "), datasets=list(measured), groups=sentences,
         )  # fmt: skip
 
     return [claim(kind) for kind in ("pretrained", "left_chain", "random")]
@@ -209,7 +211,7 @@ def treebank_claims(attachment: dict[str, Any]) -> list[Claim]:
     return [claim("pretrained", "random"), claim("pretrained", "left_chain"), claim("parser", "left_chain")]
 
 
-def score_claims(params: AbsaTrees, scores: dict[str, Any], gold: Any) -> list[Claim]:
+def score_claims(params: AbsaTrees, scores: dict[str, Any], gold: Any, sentences: Any) -> list[Claim]:
     """Fine-tuned trees are best or tied for each model, and the MLP is not behind them."""
 
     def by_seed(system: str) -> list[Any]:
@@ -218,7 +220,7 @@ def score_claims(params: AbsaTrees, scores: dict[str, Any], gold: Any) -> list[C
     def claim(identity: str, statement: str, ours: str, baseline: str) -> Claim:
         return Claim(
             id=identity, statement=statement, metric="macro-F1", statistic="macro_f1", datasets=list(scores), gold=gold,
-            ours=by_seed(ours), baseline=by_seed(baseline), margin=-TIE,
+            groups=sentences, ours=by_seed(ours), baseline=by_seed(baseline), margin=-TIE,
             baseline_name=baseline.split(".", 1)[1].replace(".", " on ").replace("_", " "),
         )  # fmt: skip
 
@@ -260,8 +262,7 @@ def describe(
         "GloVe; `words.mlp` is the same without a tree. `states`: all read the same frozen last states of one encoder "
         "a dataset, fine-tuned with an MLP on all training aspects that are not left out. Classifiers are trained on "
         "the aspects whose sentences have trees (`train.with_trees`); seeds differ in them only: there is one "
-        "fine-tuning, one parser and one random tree a sentence, and intervals of distances and of gold edges are over "
-        "aspects and sentences, as if several in a sentence were independent.",
+        "fine-tuning, one parser and one random tree a sentence. Aspects of one sentence are resampled together.",
         "That the encoder was tuned with an MLP favours the MLP on its states: no model with trees was tuned end to "
         "end with its encoder, as the paper's are.",
         "`end_to_end` is the pure encoder with its own MLP, trained once on all training aspects that are not left "

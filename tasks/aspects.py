@@ -3,7 +3,7 @@
 from typing import Any
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.claims import GOLD, OUTPUTS
+from paperflows.tasks.claims import GOLD, GROUPS, OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_rows, read_split
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
@@ -14,7 +14,7 @@ SPLITS = ("train", "validation", "test")
 
 class AspectsArtifact(Artifact):
     """Aspects (`aspects.jsonl`), those that trees are made for marked by the number of their sentence in
-    `sentences.jsonl`; `gold.safetensors` holds the labels of the marked test aspects.
+    `sentences.jsonl`; `gold.safetensors` holds the labels of the marked test aspects, `groups.safetensors` their sentences.
     """
 
     name: str
@@ -76,11 +76,13 @@ def collect_aspects(dataset: DatasetArtifact, max_words: int, sentences: dict[st
             f"dataset {dataset['name']!r}: label {unknown[0][0]!r} of a {unknown[0][1]} aspect is not among those of "
             f"the training aspects in sentences of at most {max_words} words: {', '.join(labels)}"
         )
-    gold = [labels.index(r["label"]) for r in rows if r["split"] == "test" and r["sentence"] is not None]
+    tested = [r for r in rows if r["split"] == "test" and r["sentence"] is not None]
     with new_artifact() as (folder, artifact):
         write_jsonl(folder / "aspects.jsonl", rows)
         write_jsonl(folder / "sentences.jsonl", [{"words": list(words)} for words in numbers])
-        save_file({dataset["name"]: np.array(gold, dtype=np.float64)}, folder / GOLD)
+        gold = np.array([labels.index(r["label"]) for r in tested], dtype=np.float64)
+        save_file({dataset["name"]: gold}, folder / GOLD)
+        save_file({dataset["name"]: np.array([r["sentence"] for r in tested])}, folder / GROUPS)
     return AspectsArtifact(**artifact, name=dataset["name"], labels=labels, counts=counts)
 
 
@@ -155,7 +157,7 @@ def finetune_aspect_encoder(
 
 
 class TreeMeasures(Artifact):
-    """Closeness (minus ASD) of every test aspect that has a sentiment word, and means over them.
+    """Closeness (minus ASD) of every test aspect that has a sentiment word with its sentence, and means over them.
 
     `asd_ratio` is ASD over the distance to the other words of the same sentences.
     """
@@ -177,7 +179,7 @@ def measure_trees(aspects: AspectsArtifact, trees: Artifact, label: str) -> Tree
 
     lexicon, others = sentiment_words(), []
     found = [np.array(row["heads"]) for row in read_rows(open_artifact(trees) / "trees.jsonl")]
-    asd, neighbours = [], []
+    asd, neighbours, sentences = [], [], []
     for row in read_rows(open_artifact(aspects) / "aspects.jsonl"):
         if row["split"] != "test" or row["sentence"] is None:
             continue
@@ -188,11 +190,13 @@ def measure_trees(aspects: AspectsArtifact, trees: Artifact, label: str) -> Tree
         if words:
             apart = distances(heads)[row["inside"]]
             asd.append(float(apart[:, words].mean()))
+            sentences.append(row["sentence"])
             others += [float(apart[:, rest].mean())] if rest else []
     if not asd:
         raise InputError(f"dataset {aspects['name']!r}: no test sentence has a word of the sentiment lexicon")
     with new_artifact() as (folder, artifact):
         save_file({aspects["name"]: -np.array(asd)}, folder / OUTPUTS)
+        save_file({aspects["name"]: np.array(sentences)}, folder / GROUPS)
     return TreeMeasures(
         **artifact, asd=float(np.mean(asd)), asd_ratio=float(np.mean(asd) / np.mean(others)),
         neighbours=float(np.mean(neighbours)), count=len(asd),

@@ -9,6 +9,7 @@ from paperflows.tasks.store import Artifact, open_artifact
 
 OUTPUTS = "outputs.safetensors"
 GOLD = "gold.safetensors"
+GROUPS = "groups.safetensors"
 
 
 class PaperFigure(BaseModel):
@@ -31,8 +32,9 @@ class Claim(BaseModel):
     """A statement that can fail, and the outputs that decide it.
 
     `ours` and `baseline` are artifacts, one a seed, holding `outputs.safetensors`: dataset -> (N,) outputs.
-    `gold` holds `gold.safetensors`: dataset -> (N,); None where the outputs are per-example scores already. Statistics
-    of counts read outputs (N, K); `compare` says whether the effect is ours - baseline or ours / baseline.
+    `gold` holds `gold.safetensors`: dataset -> (N,); None where the outputs are per-example scores already.
+    `groups` holds `groups.safetensors`: dataset -> (N,), the examples that belong together, such as the aspects of a
+    sentence, and are resampled together; None where each stands for itself. Statistics of counts read outputs (N, K); `compare` says whether the effect is ours - baseline or ours / baseline.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -44,6 +46,7 @@ class Claim(BaseModel):
     ours: list[Stored]
     baseline: list[Stored]
     gold: Stored | None = None
+    groups: Stored | None = None
     datasets: list[str]
     statistic: Literal["spearman", "mean", "median", "f1", "f1_gap", "accuracy_f1", "macro_f1", "ratio_of_sums"]
     compare: Literal["difference", "ratio"] = "difference"
@@ -66,10 +69,11 @@ def judge_claim(claim: Claim, resamples: int = 1000) -> dict[str, Any]:
 
     ours, baseline = _outputs(claim.ours), _outputs(claim.baseline)
     gold = _outputs([claim.gold], GOLD)[0] if claim.gold else None
+    groups = _outputs([claim.groups], GROUPS)[0] if claim.groups else {}
     pairs = []
     for name in claim.datasets:
         a, b = np.stack([o[name] for o in ours]), np.stack([o[name] for o in baseline])
-        pairs.append(Paired(gold[name] if gold else np.zeros(a.shape[1]), a, b))
+        pairs.append(Paired(gold[name] if gold else np.zeros(a.shape[1]), a, b, groups.get(name)))
     statistic = bootstrap.mean_statistic if claim.statistic == "mean" else getattr(bootstrap, claim.statistic)
     effect = paired_bootstrap(pairs, statistic, resamples=resamples, compare=claim.compare)
     interval = effect.ci95 if claim.kind == "finding" else (effect.effect, effect.effect)

@@ -3,7 +3,7 @@
 Letters: S seeds, N examples, R resamples, K columns of an output that is counts (K = 0: a plain number).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,13 +25,19 @@ class Paired:
         gold: (N,) what the statistic compares with (labels, human scores).
         ours, baseline: (S, N) outputs by seed, or (S, N, K) where a statistic needs counts; seed i of both belongs
             together (same data order, same initialisation).
+        groups: (N,) what examples belong together and are no independent evidence, such as the aspects of a sentence:
+            groups are resampled whole (the cluster bootstrap, Davison and Hinkley 1997, section 3.8); None where each
+            example stands for itself.
     """
 
     gold: Array
     ours: Array
     baseline: Array
+    groups: Array | None = None
 
     def __post_init__(self) -> None:
+        if self.groups is not None and self.groups.shape != self.gold.shape:
+            raise ValueError(f"groups need a number for each example: {self.groups.shape} for {self.gold.shape}")
         if self.ours.shape != self.baseline.shape or self.ours.shape[1:2] != self.gold.shape:
             shapes = (self.gold.shape, self.ours.shape, self.baseline.shape)
             raise ValueError(f"paired scores need gold (N,), ours (S, N), baseline (S, N); got {shapes}")
@@ -112,7 +118,8 @@ def paired_bootstrap(
 
     With `compare="ratio"` the effect is ours / baseline instead, taken for each dataset and seed and averaged alike.
 
-    Examples are resampled with replacement, the same ones for both systems and all seeds, within each dataset. The
+    Examples (groups of them, where they have groups) are resampled with replacement, the same ones for both systems and
+    all seeds, within each dataset. The
     randomness of training is added as a draw from Student's t with S - 1 degrees of freedom times the standard error
     of the S per-seed effects: resampling a handful of seeds would give intervals that are much too short (with three
     seeds they cover the truth four times in five; the tests simulate both). With S = 1 the interval speaks of this
@@ -142,7 +149,7 @@ def paired_bootstrap(
         effects += effect_of(both[0], both[1])
         drawn = _resample(data, statistic, effect_of, resamples, random)
         if np.ptp(drawn) < 1e-12:
-            unseen = 3 / len(data.gold) * _largest(data) / (both[1].mean() if compare == "ratio" else 1.0)
+            unseen = 3 / _independent(data) * _largest(data) / (both[1].mean() if compare == "ratio" else 1.0)
             drawn = drawn + random.choice([-unseen, unseen], resamples)
         draws += drawn
     point, effects, draws = point / len(datasets), effects / len(datasets), draws / len(datasets)
@@ -199,14 +206,33 @@ def _resample(
     data: Paired, statistic: Statistic, effect_of: Statistic, resamples: int, random: np.random.Generator
 ) -> Array:
     """(R,) effects, mean over seeds, on resampled examples; in chunks that keep memory bounded."""
-    n, out = len(data.gold), np.empty(resamples)
-    chunk = max(1, 2_000_000 // max(1, data.ours[0].size))
-    for start in range(0, resamples, chunk):
-        pick = random.integers(0, n, size=(min(chunk, resamples - start), n))
+    out, done = np.empty(resamples), 0
+    for pick in _picks(data, resamples, random):
         gold = data.gold[pick]
         effects = [
             effect_of(statistic(gold, a[pick]), statistic(gold, b[pick]))
             for a, b in zip(data.ours, data.baseline, strict=True)
         ]
-        out[start : start + len(pick)] = np.mean(effects, axis=0)
+        out[done : done + len(pick)] = np.mean(effects, axis=0)
+        done += len(pick)
     return out
+
+
+def _picks(data: Paired, resamples: int, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Examples of each resample, (some resamples, N); with groups one resample at a time, of as many as it has."""
+    n = len(data.gold)
+    if data.groups is None:
+        chunk = max(1, 2_000_000 // max(1, data.ours[0].size))
+        for start in range(0, resamples, chunk):
+            yield random.integers(0, n, size=(min(chunk, resamples - start), n))
+        return
+    group = np.unique(data.groups, return_inverse=True)[1]
+    count = int(group.max()) + 1
+    for _ in range(resamples):
+        times = np.bincount(random.integers(0, count, count), minlength=count)
+        yield np.repeat(np.arange(n), times[group])[None]
+
+
+def _independent(data: Paired) -> int:
+    """How many examples, or groups of them."""
+    return len(data.gold) if data.groups is None else len(np.unique(data.groups))

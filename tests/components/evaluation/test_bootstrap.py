@@ -69,6 +69,38 @@ def test_single_seed_covers_over_examples():
     assert 0.90 <= hits / 200 <= 0.99
 
 
+def test_examples_that_belong_together_are_no_further_evidence():
+    rng = np.random.default_rng(3)
+    covered, naive = 0, 0
+    for _ in range(150):
+        topic = rng.normal(0, 1, 40)  # each topic has 5 questions that share its fate
+        groups = rng.permutation(np.repeat(np.arange(40), 5))
+        ours = 0.1 + topic[groups] + rng.normal(0, 0.3, 200)
+        for grouped in (True, False):
+            data = Paired(np.zeros(200), ours[None], np.zeros((1, 200)), groups if grouped else None)
+            low, high = paired_bootstrap([data], mean_statistic, resamples=200).ci95
+            covered += grouped and low <= 0.1 <= high
+            naive += not grouped and low <= 0.1 <= high
+    assert 0.89 <= covered / 150 <= 0.99, f"covers {covered / 150:.3f}"
+    assert naive / 150 < 0.75, "examples alone would do: then groups need no resampling of their own"
+
+
+def test_a_group_is_drawn_whole():
+    seen = []
+
+    def record(gold, output):
+        seen.append(output)
+        return output.mean(-1)
+
+    values = np.array([[1.0, 10.0, 100.0, 1.0]])  # the ones belong together
+    paired_bootstrap([Paired(np.zeros(4), values, values * 0, np.array([7, 3, 5, 7]))], record, resamples=50)
+    drawn = [d[0] for d in seen[2::2]]  # after the two of the point estimate, every other is the baseline's
+    assert {len(d) for d in drawn} > {3, 4}, "resamples are as long as their groups are"
+    assert all((d == 1).sum() % 2 == 0 for d in drawn)
+    with pytest.raises(ValueError, match="groups"):
+        Paired(np.zeros(4), values, values, np.zeros(3))
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(-1, 1)), min_size=3, max_size=40))
 def test_spearman_equals_scipy(pairs):
     gold, output = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
