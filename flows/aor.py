@@ -16,6 +16,7 @@ from paperflows.flows.params import FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.annotators import LanguageModel
+from paperflows.tasks.chain_reading import ChainReading, read_chains, score_read_chains
 from paperflows.tasks.chains import Pool, describe_chains, sample_chains, score_chains
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
@@ -45,6 +46,7 @@ class Verifier(Section):
     )
     folds: int = Field(ge=2, description="Parts of the questions; each is judged by a model trained on the others")
     curve: tuple[float, ...] = Field((), description="Shares of the training questions for the plot of judge quality")
+    cross_encoder: ChainReading
 
 
 class LanguageModels(Section):
@@ -111,6 +113,8 @@ def aor(params: Aor) -> dict[str, Any]:
                 if how == next(iter(by_judge)):
                     claims += claims_of(found, params, data, pool, scores, votes, chosen)
                     ablate(found, params, data, pool, scores[0], label)
+                if how == "cross_encoder":
+                    claims += claims_of_reading(params, data, pool, scores, chosen)
             draw_curve(found, params, data, pool)
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         describe(found, params)
@@ -151,7 +155,17 @@ def judged(params: Aor, data: Any, pool: Pool) -> dict[str, list[Any]]:
     v = params.verifier
     kinds = v.kinds[:1] if pool.judge == "llm" else v.kinds  # beside a language model it only weighs the votes
     described = describe_chains(data, pool, "encoder" in v.kinds, params.device)
-    return {k: [score_chains(data, pool, k, described, v.folds, 1.0, seed) for seed in params.seeds] for k in kinds}
+    found = {k: [score_chains(data, pool, k, described, v.folds, 1.0, seed) for seed in params.seeds] for k in kinds}
+    if pool.judge == "verifier" and pool.dataset in v.cross_encoder.datasets:
+        found["cross_encoder"] = [read(params, data, pool, described, seed) for seed in params.seeds]
+    return found
+
+
+def read(params: Aor, data: Any, pool: Pool, described: Any, seed: int) -> Any:
+    """Scores by encoders that read question and chain, each trained on the other folds."""
+    c = params.verifier.cross_encoder
+    folds = [read_chains(data, pool, described, c, fold, seed, params.device) for fold in range(c.folds)]
+    return score_read_chains(data, pool, folds, seed)
 
 
 def aggregate(params: Aor, data: Any, pool: Pool, scores: Any, seed: int, **changes: Any) -> Any:
@@ -230,6 +244,23 @@ def claims_of(
     return claims
 
 
+def claims_of_reading(params: Aor, data: Any, pool: Pool, scores: list[Any], chosen: list[Any]) -> list[Claim]:
+    """AoR, and a weighted vote, against the majority, with the judge that reads question and chain."""
+    votes = [vote_answers(data, pool, s, params.max_questions) for s in scores]
+    said = {
+        "aor": ("with an encoder of question and chain as judge AoR beats the majority", chosen),
+        "weighted": ("votes weighted by that encoder beat the majority", [v["weighted_vote"] for v in votes]),
+    }
+    return [
+        Claim(
+            id=f"cross_encoder_{name}_beats_majority_{data['name']}", statement=f"{data['name']}: {statement}",
+            metric="accuracy", ours=ours, baseline=[v["majority"] for v in votes], baseline_name="majority",
+            datasets=[data["name"]], statistic="mean",
+        )
+        for name, (statement, ours) in said.items()
+    ]  # fmt: skip
+
+
 def record(found: Any, label: str, scores: list[Any], votes: Any, chosen: list[Any]) -> None:
     """Metrics and examples of one pool and judge."""
     for name, choice in votes.items():
@@ -294,7 +325,8 @@ def describe(found: Any, params: Aor) -> None:
         built_in if params.data == "builtin" else "",
         f"Judges: {listed}. A program checks the steps that a chain states and sees no answer key; a verifier is "
         "trained on the chains of other questions. The judge `evidence` also sees how many chains agree, which is a "
-        "vote by the back door. Ties of votes count as expected.",
+        "vote by the back door. Ties of votes count as expected. Where a judge is trained on pairs (`pairwise`, "
+        "`encoder`, `cross_encoder`), votes are weighted by its calibrated chance of being right.",
         "A program that checks steps computes the answer on the way, so that its best chain is hard to beat. Points of "
         "a verifier are ranks among all chains of a pool: the threshold asks for its best ones, and where none of a "
         "question's answers has enough, AoR falls back to the majority (fell_back_to_majority).",

@@ -135,9 +135,9 @@ def score_chains(
         share: of the training questions, for learning curves.
     """
     import numpy as np
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load_file
 
-    from paperflows.components.reasoning import model_prior, steps, verifier
+    from paperflows.components.reasoning import steps, verifier
     from paperflows.components.reasoning.recorded import read_questions
 
     questions = read_questions(read_split(dataset, "test"), **pool.filters)
@@ -152,7 +152,20 @@ def score_chains(
         method: Literal["trees", "pairwise"] = "pairwise" if how in ("pairwise", "encoder") else "trees"
         scores = verifier.out_of_fold(questions, inputs, right, method=method, folds=folds, seed=seed, share=share)
         points = verifier.to_points(scores)
-        probability = scores if method == "trees" else 1 / (1 + np.exp(-scores))
+        fold = verifier.fold_of_each(questions, folds, np.random.default_rng(seed))[verifier.owners(questions)]
+        probability = scores if method == "trees" else verifier.calibrate(scores, right, fold)
+    return store_scores(questions, right, points, probability, folds, seed, how)
+
+
+def store_scores(
+    questions: Any, right: Any, points: Any, probability: Any, folds: int, seed: int, how: str
+) -> ScoresArtifact:
+    """A judge's points (N,) and probabilities (N,) of all chains, with the models' priors where there are several."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from paperflows.components.reasoning import model_prior, verifier
+
     given = {"points": points, "probability": np.ascontiguousarray(probability)}
     if (prior := model_prior.out_of_fold(questions, right, folds=folds, seed=seed)) is not None:
         given["prior"] = prior

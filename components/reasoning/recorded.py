@@ -72,6 +72,11 @@ def count_steps(chain: str) -> int:
     return len([step for step in _STEP.split(chain) if step.strip()])
 
 
+def step_starts(chain: str) -> list[int]:
+    """Where each line or sentence of a chain begins, in characters; the first begins at 0."""
+    return [0, *(found.end() for found in _STEP.finditer(chain))]
+
+
 def recorded_sampler(questions: Sequence[Question], where: str) -> Any:
     """`sample` for `aggregation.run_all`: sample i of a question is its i-th recorded chain.
 

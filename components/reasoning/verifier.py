@@ -81,7 +81,7 @@ def out_of_fold(
     Where all chains to learn from are right, or none (pairwise: in each question), those of the fold score alike.
     """
     random = np.random.default_rng(seed)
-    owner = np.repeat(np.arange(len(questions)), [len(q.chains) for q in questions])
+    owner = owners(questions)
     fold = fold_of_each(questions, folds, random)
     scores = np.zeros(len(owner))
     for number in range(folds):
@@ -92,9 +92,51 @@ def out_of_fold(
         if method == "trees" and len(np.unique(right[learn])) < 2:
             scores[held] = right[learn].mean() if learn.any() else 0.5
             continue
-        fit = _fit_trees if method == "trees" else _fit_pairs
+        fit = _fit_trees if method == "trees" else fit_pairs
         scores[held] = fit(inputs[learn], right[learn], owner[learn], seed)(inputs[held])
     return scores
+
+
+def calibrate(scores: Array, right: NDArray[np.bool_], fold: NDArray[np.int64]) -> Array:
+    """(N,) the share of right chains at each score, by isotonic regression on the chains of all other folds.
+
+    Args:
+        scores: (N,) out of fold, in any unit.
+        fold: (N,) of each chain.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    chance = np.zeros(len(scores))
+    for number in np.unique(fold):
+        held = fold == number
+        learnt = IsotonicRegression(out_of_bounds="clip").fit(scores[~held], right[~held].astype(float))
+        chance[held] = learnt.predict(scores[held])
+    return chance
+
+
+def owners(questions: Sequence[Question]) -> NDArray[np.int64]:
+    """(N,) the question of each chain."""
+    return np.repeat(np.arange(len(questions)), [len(q.chains) for q in questions])
+
+
+def draw_pairs(
+    owner: NDArray[np.int64], right: NDArray[np.bool_], count: int, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """(count, 2) a right and a wrong chain of one question each, questions drawn evenly; (0, 2) where none has both.
+
+    Args:
+        owner: (N,) the question of each chain.
+        right: (N,) which chains are right.
+    """
+    order = np.lexsort((~right, owner))  # a question's chains stand together, its right ones first
+    sizes, goods = np.bincount(owner), np.bincount(owner, weights=right).astype(np.int64)
+    starts, mixed = np.cumsum(sizes) - sizes, np.flatnonzero((goods > 0) & (goods < sizes))
+    if not len(mixed):
+        return np.zeros((0, 2), np.int64)
+    asked = random.choice(mixed, count)
+    good = starts[asked] + random.integers(0, goods[asked])
+    bad = starts[asked] + random.integers(goods[asked], sizes[asked])
+    return np.stack([order[good], order[bad]], axis=1)
 
 
 def auc(scores: Array, right: NDArray[np.bool_]) -> float | None:
@@ -127,7 +169,8 @@ def _fit_trees(x: Array, y: NDArray[np.bool_], owner: NDArray[np.int64], seed: i
     return lambda rows: model.predict_proba(rows)[:, 1]
 
 
-def _fit_pairs(x: Array, y: NDArray[np.bool_], owner: NDArray[np.int64], seed: int) -> Any:
+def fit_pairs(x: Array, y: NDArray[np.bool_], owner: NDArray[np.int64], seed: int) -> Any:
+    """A function from features (M, F) to scores (M,), by logistic regression on right against wrong chains."""
     from sklearn.linear_model import LogisticRegression
 
     centre, scale = x.mean(0), x.std(0) + 1e-9
