@@ -155,7 +155,9 @@ def judged(params: Aor, data: Any, pool: Pool) -> dict[str, list[Any]]:
     v = params.verifier
     kinds = v.kinds[:1] if pool.judge == "llm" else v.kinds  # beside a language model it only weighs the votes
     described = describe_chains(data, pool, "encoder" in v.kinds, params.device)
-    found = {k: [score_chains(data, pool, k, described, v.folds, 1.0, seed) for seed in params.seeds] for k in kinds}
+    found: dict[str, list[Any]] = {
+        k: [score_chains(data, pool, k, described, v.folds, 1.0, seed) for seed in params.seeds] for k in kinds
+    }
     if pool.judge == "verifier" and pool.dataset in v.cross_encoder.datasets:
         found["cross_encoder"] = [read(params, data, pool, described, seed) for seed in params.seeds]
     return found

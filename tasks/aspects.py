@@ -14,7 +14,8 @@ SPLITS = ("train", "validation", "test")
 
 class AspectsArtifact(Artifact):
     """Aspects (`aspects.jsonl`), those that trees are made for marked by the number of their sentence in
-    `sentences.jsonl`; `gold.safetensors` holds the labels of the marked test aspects, `groups.safetensors` their sentences.
+    `sentences.jsonl`; `gold.safetensors` holds the labels of the marked test aspects, `groups.safetensors` their
+    sentences.
     """
 
     name: str

@@ -16,7 +16,7 @@ class ChainReading(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    datasets: tuple[str, ...] = Field((), description="Pools on which it is trained and judged, among those of a verifier")
+    datasets: tuple[str, ...] = Field((), description="Pools on which it is a further judge, of those of a verifier")
     model: str = Field(description="minilm, a folder or a Hugging Face id")
     layers: int = Field(ge=1, description="Layers kept, the first ones")
     max_length: int = Field(ge=8, description="Tokens of question and chain")

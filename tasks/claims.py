@@ -34,7 +34,8 @@ class Claim(BaseModel):
     `ours` and `baseline` are artifacts, one a seed, holding `outputs.safetensors`: dataset -> (N,) outputs.
     `gold` holds `gold.safetensors`: dataset -> (N,); None where the outputs are per-example scores already.
     `groups` holds `groups.safetensors`: dataset -> (N,), the examples that belong together, such as the aspects of a
-    sentence, and are resampled together; None where each stands for itself. Statistics of counts read outputs (N, K); `compare` says whether the effect is ours - baseline or ours / baseline.
+    sentence, and are resampled together; None where each stands for itself. Statistics of counts read outputs
+    (N, K); `compare` says whether the effect is ours - baseline or ours / baseline.
     """
 
     model_config = ConfigDict(extra="forbid")

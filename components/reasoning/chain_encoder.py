@@ -112,10 +112,10 @@ class ChainTable:
         return ids, mask, self._types.pad(indices)[0], self._steps.pad(indices)[0]
 
 
-def _steps_of(sequences: Sequence[int | None], offsets: Sequence[tuple[int, int]], chain: str) -> NDArray[np.int64]:
+def _steps_of(sequences: Sequence[int | None], offsets: Sequence[tuple[int, int]], chain: str) -> list[int]:
     """(T,) the step of each token; where no token is the chain's the first token stands for it."""
     of_chain = np.array([part == 1 for part in sequences])
     if not of_chain.any():
         of_chain[0] = True
     step = np.searchsorted(step_starts(chain), [start for start, _ in offsets], side="right") - 1
-    return np.where(of_chain, step, OUTSIDE)
+    return np.where(of_chain, step, OUTSIDE).tolist()
