@@ -26,10 +26,11 @@ from paperflows.tasks.knowledge_baselines import (
     train_triple_model,
     train_words,
 )
-from paperflows.tasks.knowledge_probe import probe_facts
+from paperflows.tasks.knowledge_probe import probe_facts, read_as_texts
 from paperflows.tasks.relation_labels import classify_relations, join_sentences
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
+from paperflows.tasks.similarity import score_transfer
 
 
 class Training(Section):
@@ -83,6 +84,10 @@ class Colake(FlowParameters):
     end_texts: int = Field(
         ge=1, description="The same where its head and its tail are ranked, and where words are probed"
     )
+    language: BySource[tuple[str, ...]] = Field(
+        description="Classification of plain texts, by a logistic regression on frozen states; may be none"
+    )
+    language_examples: int = Field(ge=1, description="Training examples of each, at most")
     timing_repeats: int = Field(ge=3, description="Timed steps on graphs and on plain texts, in turns")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")
 
@@ -175,14 +180,33 @@ def colake(params: Colake) -> dict[str, Any]:
             for name in ("colake", "no_facts", "words")
             if name in models
         }
+        plain = ["classification", "classification of a pair"]
+        of_language = [load_dataset(params.data, name, plain) for name in params.language.of(params.data)]
+        language = probe_language(params, place, models, of_language)
         times = time_graphs(
             models["colake"][0], params.encoders["colake"], *place, training, params.timing_repeats, device
         )
-        results = Results(completed=completed, ends=ends, classified=classified, probed=probed)
+        results = Results(completed=completed, ends=ends, classified=classified, probed=probed, language=language)
         found.claims = [judge_claim(claim, params.resamples) for claim in claims_of(params, results, times)]
-        found.datasets = {one["name"]: one["content"] for one in sets}
+        found.datasets = {one["name"]: one["content"] for one in [*sets, *of_language]}
         describe(found, params, models, results)
     return found.report
+
+
+def probe_language(params: Colake, place: Any, models: Any, datasets: list[Any]) -> dict[str, list[Any]]:
+    """Probes on plain texts of the encoder before training, and of those trained on graphs and on words."""
+    if not datasets:
+        return {}
+    read_as: dict[str, list[Any]] = {"start": [(None, False)]}
+    read_as |= {name: [(model, name != "words") for model in models[name]] for name in ("colake", "words")}
+    examples, device = params.language_examples, params.device
+    return {
+        name: [
+            score_transfer(read_as_texts(*model, *place, name), datasets, "mean", 128, name, device, examples)
+            for model in by_seed
+        ]
+        for name, by_seed in read_as.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -193,6 +217,7 @@ class Results:
     ends: dict[str, list[Any]]
     classified: dict[tuple[str, int], list[Any]]
     probed: dict[str, list[Any]]
+    language: dict[str, list[Any]]
 
 
 def claims_of(params: Colake, results: Results, times: Any) -> list[Claim]:
@@ -289,6 +314,15 @@ def claims_of(params: Colake, results: Results, times: Any) -> list[Claim]:
             "P@1 of a masked word",
         )
     )
+    if results.language:
+        claims.append(
+            Claim(
+                id="language_kept", statement="On plain texts a probe of the trained encoder is at most 1 point behind "
+                "that of the encoder before", metric="accuracy", ours=results.language["colake"],
+                baseline=results.language["start"] * len(params.seeds), baseline_name="before training",
+                datasets=list(results.language["start"][0]["metrics"]), statistic="mean", margin=-0.01,
+            )
+        )  # fmt: skip
     cost = Claim(
         id="overhead", statement="A step on graphs takes at most 25 % longer than on plain texts of as many tokens",
         metric="seconds a step, median", ours=[times["graphs"]], baseline=[times["words"]],
@@ -310,6 +344,9 @@ def describe(found: Any, params: Colake, models: Any, results: Results) -> None:
         found.metrics[f"macro_f1.{shots or 'all'}.{name}"] = fmean([c["macro_f1"] for c in by_seed])
     for name, by_seed in results.probed.items():
         found.metrics[f"recalled.{name}"] = fmean([c["hits"] for c in by_seed])
+    for name, by_seed in results.language.items():
+        for on in by_seed[0]["metrics"]:
+            found.metrics[f"language.{on}.{name}"] = fmean([c["metrics"][on] for c in by_seed])
     for file, by_method, ylabel in (
         ("completion.png", results.completed, "MRR of the relation"), ("ends.png", results.ends, "MRR of the end")
     ):  # fmt: skip

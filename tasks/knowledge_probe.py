@@ -1,4 +1,6 @@
-"""What the words of an encoder recall of the facts that it was trained on (Petroni et al. 2019)."""
+"""What the words of an encoder recall of the facts that it was trained on (Petroni et al. 2019), and what it is to
+plain sentences.
+"""
 
 from random import Random
 from typing import Any
@@ -67,6 +69,31 @@ def probe_facts(
     with new_artifact() as (folder, artifact):
         save_file({"facts": values}, folder / OUTPUTS)
     return Recall(**artifact, hits=float(values.mean()), facts=len(values))
+
+
+@cached_task(name="read_as_texts", task_run_name="read_as_texts-{label}")
+def read_as_texts(
+    model: ModelArtifact | None, graphs: bool, data: DatasetArtifact, encoder: str, layers: int, label: str
+) -> Artifact:
+    """An encoder of graphs or of words as one of plain sentences, in the form of transformers, mean of the states.
+
+    Args:
+        model: None is the encoder before any training.
+        graphs: whether it was trained on graphs; what it knows of entities and relations stays behind.
+    """
+    from safetensors.torch import load_model
+
+    from paperflows.components.knowledge.plain_texts import text_encoder
+    from paperflows.components.models.encoder import SentenceEncoder
+
+    world = open_world(data, encoder)
+    net: Any = world.model(layers, 0.0, 0) if graphs else world.body(layers)
+    if model:
+        load_model(net, str(open_artifact(model) / (WEIGHTS if graphs else WORDS)))
+    bert = text_encoder(net) if graphs else net.bert
+    with new_artifact() as (folder, artifact):
+        SentenceEncoder(bert, world.tokenizer, pooling="mean").save(folder)
+    return artifact
 
 
 def _masked_texts(world: World, texts: int) -> list[tuple[tuple[str, str, str], str, int]]:

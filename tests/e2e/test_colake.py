@@ -14,7 +14,7 @@ def test_smoke_run(connected):
     report = json.loads(path.read_text())
     ids = [claim["id"] for claim in report["claims"]]
     assert ids[:3] == ["beats_embeddings_transductive", "beats_names_inductive", "beats_words_transductive"]
-    assert ids[-1] == "overhead"
+    assert ids[-2:] == ["language_kept", "overhead"]
     metrics = report["metrics"]
     methods = {name.split(".", 2)[2] for name in metrics if name.startswith("mrr.inductive.")}
     assert methods == {
@@ -26,6 +26,7 @@ def test_smoke_run(connected):
     assert {"mrr.head.inductive.colake", "mrr.tail.transductive.colake fact alone", "recalled.words"} <= metrics.keys()
     assert {f"macro_f1.1.{name}" for name in ("colake", "no_facts", "words", "static")} <= metrics.keys()
     assert {"tail_text_helps", "labels1_beats_static", "beats_static_inductive"} <= set(ids)
+    assert {f"language.world_topics.{name}" for name in ("start", "words", "colake")} <= metrics.keys()
     # seven relations: entities without a row of their own leave all of them tied
     assert metrics["mrr.inductive.transe"] < 0.6 and metrics["mrr.tail.inductive.transe"] < 0.05
     ranks = [

@@ -7,6 +7,7 @@ import torch
 from paperflows.components.errors import InputError
 from paperflows.components.knowledge.encoder import KnowledgeEncoder
 from paperflows.components.knowledge.graphs import ENTITY, Names, build_graph, collate, label_graph
+from paperflows.components.knowledge.plain_texts import text_encoder
 from paperflows.components.knowledge.ranking import ranks
 from paperflows.components.knowledge.reader import GraphReader, RelationReader, read_pairs
 from paperflows.components.knowledge.tables import RowTable
@@ -59,6 +60,9 @@ def test_without_entities_it_is_the_plain_encoder(tokenizer):
     with torch.no_grad():
         plain = model.lm.bert(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         assert torch.allclose(model.encode(collate([graph])), plain, atol=1e-5)
+        torch.nn.init.normal_(model.kinds.weight)  # the type of words is learnt too
+        read = text_encoder(model)(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        assert torch.allclose(model.encode(collate([graph])), read, atol=1e-5) and not torch.allclose(read, plain)
 
 
 def test_padding_changes_nothing(tokenizer):
