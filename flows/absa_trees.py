@@ -15,11 +15,12 @@ from paperflows.flows.params import FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import aspects as absa
 from paperflows.tasks import plots, syntax
-from paperflows.tasks.claims import GOLD, GROUPS, Claim, judge_claim
+from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
 from paperflows.tasks.decisions import share_changed
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
+from paperflows.tasks.store import GOLD, GROUPS
 
 
 class Corpora(Section):

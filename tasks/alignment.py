@@ -8,12 +8,11 @@ from typing import Any
 
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks.annotators import Annotator, open_client
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_rows, read_split
 from paperflows.tasks.environment import state_folder
 from paperflows.tasks.policy import cached_task, current_key
 from paperflows.tasks.progress import progress
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 
 SHARD = 50  # answers between two checkpoints
 DIMENSIONS = ("Fairness", "Safety", "Morality", "Legality", "Data protection")

@@ -5,12 +5,11 @@ from typing import Any
 
 from paperflows.components.errors import InputError
 from paperflows.tasks.aligning import Mixture, modality_of, open_model
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import read_rows
 from paperflows.tasks.media import MediaArtifact, TokenizedArtifact, open_tokenizer, read_signals
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.progress import progress
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.synthesis import fit_judge, read_topics, write_medium
 from paperflows.tasks.training import ModelArtifact
 

@@ -3,10 +3,9 @@
 from typing import Any
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.claims import GOLD, GROUPS, OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_rows, read_split
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import GOLD, GROUPS, OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import ModelArtifact, fit
 
 SPLITS = ("train", "validation", "test")
@@ -110,7 +109,7 @@ def finetune_aspect_encoder(
     import torch.nn.functional as F
     from safetensors.numpy import load_file
 
-    from paperflows.components.evaluation.bootstrap import macro_f1
+    from paperflows.components.evaluation.statistics import macro_f1
     from paperflows.components.syntax.aspect_encoder import AspectEncoder, aspect_batches, load_aspect_encoder
     from paperflows.components.training.batching import Batches
 
@@ -272,7 +271,7 @@ def train_aspect_models(
     import numpy as np
     from safetensors.numpy import load_file, save_file
 
-    from paperflows.components.evaluation.bootstrap import macro_f1
+    from paperflows.components.evaluation.statistics import macro_f1
     from paperflows.components.syntax.aspect_training import AspectData, predict_classes, train_classifier
 
     folder = open_artifact(aspects)

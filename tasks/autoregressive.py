@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import read_rows
 from paperflows.tasks.diffusion import COUNTS, WEIGHTS, WRITTEN, CorpusArtifact, corpus_tokenizer
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.progress import progress
-from paperflows.tasks.store import new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, new_artifact, open_artifact
 from paperflows.tasks.training import ModelArtifact, fit
 
 

@@ -6,12 +6,11 @@ from collections import Counter
 from typing import Any
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_dataset, read_rows, read_sentences, read_split
 from paperflows.tasks.generation_metrics import PAIRS, PairsToScore
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.remarks import remark
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import ModelArtifact, fit
 
 _NGRAM = re.compile(r"(sacrebleu|gleu|bleu|rouge(l|lsum|w|su)?|meteor|nist|chrf|ter|wer|cider)(?![a-z])")

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.progress import progress
 from paperflows.tasks.prompts import ShotsArtifact, parts_of, read_shots
-from paperflows.tasks.store import Artifact, new_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact
 from paperflows.tasks.tracking import child
 
 

@@ -5,11 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import Artifact, open_artifact
-
-OUTPUTS = "outputs.safetensors"
-GOLD = "gold.safetensors"
-GROUPS = "groups.safetensors"
+from paperflows.tasks.store import GOLD, GROUPS, OUTPUTS, Artifact, open_artifact
 
 
 class PaperFigure(BaseModel):
@@ -65,7 +61,7 @@ def judge_claim(claim: Claim, resamples: int = 1000) -> dict[str, Any]:
     """The claim's entry of the report: both figures, effect, 95 % interval and verdict."""
     import numpy as np
 
-    from paperflows.components.evaluation import bootstrap
+    from paperflows.components.evaluation import statistics
     from paperflows.components.evaluation.bootstrap import Paired, decide, paired_bootstrap
 
     ours, baseline = _outputs(claim.ours), _outputs(claim.baseline)
@@ -75,7 +71,7 @@ def judge_claim(claim: Claim, resamples: int = 1000) -> dict[str, Any]:
     for name in claim.datasets:
         a, b = np.stack([o[name] for o in ours]), np.stack([o[name] for o in baseline])
         pairs.append(Paired(gold[name] if gold else np.zeros(a.shape[1]), a, b, groups.get(name)))
-    statistic = bootstrap.mean_statistic if claim.statistic == "mean" else getattr(bootstrap, claim.statistic)
+    statistic = statistics.mean_statistic if claim.statistic == "mean" else getattr(statistics, claim.statistic)
     effect = paired_bootstrap(pairs, statistic, resamples=resamples, compare=claim.compare)
     interval = effect.ci95 if claim.kind == "finding" else (effect.effect, effect.effect)
     return {

@@ -5,13 +5,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.closed_book import KnowledgeArtifact, open_model
 from paperflows.tasks.corpora import CorpusArtifact, IndexArtifact, read_passages, shown
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.prompted_decisions import PromptedArtifact
 from paperflows.tasks.requests import RequestsArtifact, read_requests
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import fit
 
 SINGLE = ("intent", "knowledge", "time", "unknown")

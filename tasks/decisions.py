@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import Artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, open_artifact
 
 
 @cached_task(name="share_changed")

@@ -3,11 +3,10 @@
 from typing import Any
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_dataset, read_split
 from paperflows.tasks.exits import ExitsArtifact
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, new_artifact, open_artifact
 
 
 @cached_task(name="study_difficulty")

@@ -37,7 +37,7 @@ def train_sentence_encoder(
     import numpy as np
 
     from paperflows.components.contrastive import objectives
-    from paperflows.components.evaluation.bootstrap import spearman
+    from paperflows.components.evaluation.statistics import spearman
     from paperflows.components.evaluation.sts import cosine_scores
     from paperflows.components.models.encoder import SentenceEncoder, load_encoder
 

@@ -7,11 +7,10 @@ from typing import Any
 
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks.annotators import Annotator, open_client
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.environment import state_folder
 from paperflows.tasks.policy import cached_task, current_key
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import fit
 
 # OpenAI's code, and what servers such as vLLM say in words
@@ -190,7 +189,7 @@ def _stored(
     import numpy as np
     from safetensors.numpy import save_file
 
-    from paperflows.components.evaluation.bootstrap import f1
+    from paperflows.components.evaluation.statistics import f1
     from paperflows.components.extraction.scoring import counts_of
 
     def counted(found: Any) -> Any:

@@ -4,10 +4,9 @@ import random
 from typing import Any
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.claims import GOLD, OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_dataset, read_rows, read_sentences, read_split
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import GOLD, OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import ModelArtifact, fit
 
 PAIRS = "pairs.jsonl"
@@ -122,7 +121,7 @@ def train_regression_metric(
     import torch
     import torch.nn.functional as F
 
-    from paperflows.components.evaluation.bootstrap import spearman
+    from paperflows.components.evaluation.statistics import spearman
     from paperflows.components.generation_metrics.regression import load_regressor, pair_table, predict
     from paperflows.components.training.batching import Batches
 
@@ -240,7 +239,7 @@ def correlate(scores: Artifact, pairs: PairsToScore) -> dict[str, float]:
     """Spearman's rho with the human scores, by group."""
     from safetensors.numpy import load_file
 
-    from paperflows.components.evaluation.bootstrap import spearman
+    from paperflows.components.evaluation.statistics import spearman
 
     gold, found = load_file(open_artifact(pairs) / GOLD), load_file(open_artifact(scores) / OUTPUTS)
     return {group: float(spearman(gold[group], found[group])) for group in gold}

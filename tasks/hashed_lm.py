@@ -3,10 +3,9 @@
 from typing import Any
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import new_artifact
+from paperflows.tasks.store import OUTPUTS, new_artifact
 from paperflows.tasks.training import fit
 
 

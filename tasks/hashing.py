@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.timing import store_times
 from paperflows.tasks.tradeoff import positive_class
 from paperflows.tasks.training import fit
@@ -55,7 +54,7 @@ def train_hashed(
     from paperflows.components.early_exit import curves, hashed, sentences
     from paperflows.components.early_exit.flops import static_flops
     from paperflows.components.early_exit.storage import load_classifier
-    from paperflows.components.evaluation.bootstrap import accuracy_f1
+    from paperflows.components.evaluation.statistics import accuracy_f1
     from paperflows.components.training.device import bf16_is_fast
 
     t = training

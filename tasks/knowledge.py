@@ -5,11 +5,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.progress import progress
-from paperflows.tasks.store import new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, new_artifact, open_artifact
 from paperflows.tasks.text_graph import ENDS, Completion, open_world
 from paperflows.tasks.training import ModelArtifact, fit
 

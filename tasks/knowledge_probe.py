@@ -6,12 +6,11 @@ from random import Random
 from typing import Any
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact
 from paperflows.tasks.knowledge import WEIGHTS
 from paperflows.tasks.knowledge_baselines import WORDS
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.text_graph import World, open_world
 from paperflows.tasks.training import ModelArtifact
 

@@ -6,12 +6,11 @@ from typing import Any, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.environment import state_folder
 from paperflows.tasks.passages import PassagesArtifact
 from paperflows.tasks.policy import cached_task, current_key
 from paperflows.tasks.progress import progress
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.tracking import child
 from paperflows.tasks.workers import run_on_workers
 

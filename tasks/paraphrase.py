@@ -4,7 +4,6 @@ from typing import Any
 
 from paperflows.components.errors import InputError
 from paperflows.tasks.autoregressive import continue_rows, open_decoder
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_rows, read_split
 from paperflows.tasks.diffusion import (
     COUNTS,
@@ -18,7 +17,7 @@ from paperflows.tasks.diffusion import (
 )
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.progress import progress
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import ModelArtifact, fit
 
 CANDIDATES = "candidates.jsonl"

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import read_rows
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.prompts import SPLITS, ShotsArtifact
 from paperflows.tasks.reading import MODULES, PRETRAINED, fresh_modules, load_reader
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import fit
 
 

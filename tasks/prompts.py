@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_rows, read_split
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import fit
 
 SPLITS = ("train", "dev", "test")

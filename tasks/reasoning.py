@@ -10,12 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from paperflows.components.errors import ServiceError
 from paperflows.tasks.annotators import Annotator, open_client
 from paperflows.tasks.chains import SCORES, Pool, ScoresArtifact
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.environment import state_folder
 from paperflows.tasks.policy import cached_task, current_key
 from paperflows.tasks.progress import progress
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 
 
 class Selection(BaseModel):

@@ -3,12 +3,11 @@
 from typing import Any
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.claims import GOLD, OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_rows, read_split
 from paperflows.tasks.knowledge import WEIGHTS
 from paperflows.tasks.knowledge_baselines import WORDS, entity_vectors
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import GOLD, OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.text_graph import open_world
 from paperflows.tasks.training import ModelArtifact, fit
 
@@ -100,7 +99,7 @@ def classify_relations(
     from safetensors.numpy import save_file
     from safetensors.torch import load_model
 
-    from paperflows.components.evaluation.bootstrap import macro_f1
+    from paperflows.components.evaluation.statistics import macro_f1
     from paperflows.components.knowledge.graphs import collate, label_graph
     from paperflows.components.knowledge.reader import GraphReader, RelationReader, read_pairs
     from paperflows.components.prompts.fewshot import few_shot

@@ -3,10 +3,9 @@
 from typing import Any
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.claims import GOLD, OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_rows, read_split
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import GOLD, OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import ModelArtifact, fit
 
 
@@ -85,7 +84,7 @@ def train_scorer(
     import torch.nn.functional as F
 
     from paperflows.components.alignment.scorer import new_scorer
-    from paperflows.components.evaluation.bootstrap import macro_f1
+    from paperflows.components.evaluation.statistics import macro_f1
     from paperflows.components.training.batching import Batches
 
     rows, held_out = _rows(judged, "train"), _rows(judged, "validation")
@@ -158,7 +157,7 @@ def test_tfidf(judged: JudgedArtifact, ngrams: int, strengths: list[float]) -> S
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    from paperflows.components.evaluation.bootstrap import macro_f1
+    from paperflows.components.evaluation.statistics import macro_f1
 
     splits = {split: _rows(judged, split) for split in ("train", "validation", "test")}
     texts = {s: [f"{r['text']}\n{r.get('text_pair') or ''}" for r in rows] for s, rows in splits.items()}
@@ -179,7 +178,7 @@ def _scored(judged: JudgedArtifact, rows: list[dict[str, Any]], scores: Any) -> 
     import numpy as np
     from safetensors.numpy import save_file
 
-    from paperflows.components.evaluation.bootstrap import macro_f1
+    from paperflows.components.evaluation.statistics import macro_f1
 
     gold = np.array([float(r["score"]) for r in rows])
     scores = np.asarray(scores, dtype=np.float64)

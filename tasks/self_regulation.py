@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_rows, read_split
 from paperflows.tasks.decoding import (
     LABELS,
@@ -17,7 +16,7 @@ from paperflows.tasks.decoding import (
 )
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.progress import progress
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import ModelArtifact, fit
 
 

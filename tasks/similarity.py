@@ -3,10 +3,9 @@
 from typing import Any
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.claims import GOLD, OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_dataset
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import GOLD, OUTPUTS, Artifact, new_artifact, open_artifact
 
 Rows = list[dict[str, Any]]
 
@@ -39,7 +38,7 @@ def score_similarity(
     import numpy as np
     from safetensors.numpy import save_file
 
-    from paperflows.components.evaluation.bootstrap import spearman
+    from paperflows.components.evaluation.statistics import spearman
     from paperflows.components.evaluation.sts import cosine_scores, sts_all
     from paperflows.components.models.encoder import load_encoder
 

@@ -12,6 +12,11 @@ from typing import Any, TypedDict
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks.environment import state_folder
 
+# what a claim reads of an artifact, by dataset; here, so that no training hangs on how verdicts are decided
+OUTPUTS = "outputs.safetensors"
+GOLD = "gold.safetensors"
+GROUPS = "groups.safetensors"
+
 
 class Artifact(TypedDict):
     """A stored folder; small enough to be a task's result. Two artifacts are equal when their sha256 are."""

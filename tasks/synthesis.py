@@ -8,13 +8,12 @@ from typing import Any
 
 from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks.annotators import Annotator, open_client
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import read_rows
 from paperflows.tasks.environment import state_folder
 from paperflows.tasks.media import RATE, MediaArtifact, read_signals
 from paperflows.tasks.policy import cached_task, current_key
 from paperflows.tasks.progress import progress
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 
 ROWS, MANIFEST = "conversations.jsonl", "manifest.jsonl"
 

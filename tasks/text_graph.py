@@ -7,9 +7,8 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact, read_split
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 
 log = logging.getLogger(__name__)
 

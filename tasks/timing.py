@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.exits import ExitsArtifact
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, new_artifact, open_artifact
 from paperflows.tasks.tradeoff import signals_of, sizes_of
 
 

@@ -3,10 +3,9 @@
 from typing import Any
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.exits import ExitsArtifact
 from paperflows.tasks.policy import cached_task
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
 
 CURVE = "curve.safetensors"
 

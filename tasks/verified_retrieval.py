@@ -8,13 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from paperflows.components.errors import ServiceError
 from paperflows.tasks.annotators import Annotator, open_client
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.corpora import CorpusArtifact, IndexArtifact, read_passages, shown
 from paperflows.tasks.environment import state_folder
 from paperflows.tasks.policy import cached_task, current_key
 from paperflows.tasks.progress import progress
 from paperflows.tasks.questions import QuestionsArtifact, read_questions
-from paperflows.tasks.store import new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, new_artifact, open_artifact
 from paperflows.tasks.support import SupportArtifact, similarity
 
 KNOWN = "known"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from paperflows.components.early_exit.flops import sentence_flops, static_flops
 from paperflows.components.early_exit.policies import POLICIES, Policy, entropy, fixed_policy, replay
-from paperflows.components.evaluation.bootstrap import accuracy_f1, f1
+from paperflows.components.evaluation.statistics import accuracy_f1, f1
 
 Array = NDArray[np.float64]
 Signals = Mapping[str, Tensor]

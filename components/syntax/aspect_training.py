@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from paperflows.components.evaluation.bootstrap import macro_f1
+from paperflows.components.evaluation.statistics import macro_f1
 from paperflows.components.syntax.aspect_encoder import WordTable
 from paperflows.components.syntax.aspect_models import MODELS
 from paperflows.components.syntax.trees import Heads, distances

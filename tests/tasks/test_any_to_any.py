@@ -14,8 +14,7 @@ from paperflows.components.multimodal.vocabulary import Vocabulary, train_text_t
 from paperflows.tasks import aligning, any_to_any
 from paperflows.tasks.aligning import Mixture, align, train_text_lm
 from paperflows.tasks.any_to_any import answer_across, answer_pairs
-from paperflows.tasks.claims import OUTPUTS
-from paperflows.tasks.store import new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, new_artifact, open_artifact
 
 MIXTURE = Mixture(modalities=("picture", "speech"))
 KINDS = {

@@ -8,11 +8,10 @@ from paperflows.components.data.jsonl import write_jsonl
 from paperflows.components.errors import InputError
 from paperflows.flows.metric_bias import without_variants
 from paperflows.tasks import bias
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.data import DatasetArtifact
 from paperflows.tasks.generation_metrics import PAIRS, PairsToScore
 from paperflows.tasks.remarks import noting
-from paperflows.tasks.store import new_artifact
+from paperflows.tasks.store import OUTPUTS, new_artifact
 
 ALL = ["age", "gender", "physical-appearance", "race", "religion", "socioeconomic"]
 

@@ -10,9 +10,8 @@ from paperflows.components.data.jsonl import write_jsonl
 from paperflows.components.generation_metrics import likelihood, regression
 from paperflows.components.models import pretrained
 from paperflows.components.training import device as devices
-from paperflows.tasks.claims import OUTPUTS
 from paperflows.tasks.generation_metrics import PAIRS, PairsToScore, score_likelihood, score_regression
-from paperflows.tasks.store import new_artifact, open_artifact
+from paperflows.tasks.store import OUTPUTS, new_artifact, open_artifact
 
 
 @pytest.mark.parametrize("kind", ["regression", "likelihood"])

@@ -136,7 +136,7 @@ def test_budgets_are_kept_on_validation_and_the_control_costs_the_same():
 def test_columns_give_glue_measure_of_a_positive_class():
     from sklearn.metrics import accuracy_score, f1_score
 
-    from paperflows.components.evaluation.bootstrap import accuracy_f1
+    from paperflows.components.evaluation.statistics import accuracy_f1
 
     logits, target = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 2
     said_ = logits.argmax(-1)

@@ -5,17 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paperflows.components.errors import InputError
-from paperflows.components.evaluation.bootstrap import (
-    Paired,
-    accuracy_f1,
-    decide,
-    f1,
-    mean_statistic,
-    median,
-    paired_bootstrap,
-    ratio_of_sums,
-    spearman,
-)
+from paperflows.components.evaluation.bootstrap import Paired, decide, paired_bootstrap
+from paperflows.components.evaluation.statistics import accuracy_f1, f1, mean_statistic, median, ratio_of_sums, spearman
 from paperflows.components.evaluation.sts import cosine_scores, sts_all, transfer_correct
 
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paperflows.components.evaluation.bootstrap import f1
 from paperflows.components.evaluation.entities import entity_counts, from_spans, spans, word_counts
+from paperflows.components.evaluation.statistics import f1
 
 TAGS = st.sampled_from(["O", "B-A", "I-A", "B-B", "I-B"])
 SENTENCES = st.lists(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from paperflows.components.evaluation.bootstrap import macro_f1
+from paperflows.components.evaluation.statistics import macro_f1
 from paperflows.components.models.tiny_bert import tiny_bert, train_wordpiece
 from paperflows.components.syntax import words
 from paperflows.components.syntax.perturbed_masking import impact_matrices
