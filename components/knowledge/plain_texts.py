@@ -12,9 +12,9 @@ from paperflows.components.knowledge.graphs import WORD
 def text_encoder(net: KnowledgeEncoder) -> Any:
     """A `BertModel` of its own that gives words the states that `net` gives them where there are words alone.
 
-    The type embedding of words goes into that of the first segment, which all words of a text share.
+    The type embedding of words goes into those of the segments, which every word has.
     """
     bert = copy.deepcopy(net.lm.bert)
     with torch.no_grad():
-        bert.embeddings.token_type_embeddings.weight[0] += net.kinds.weight[WORD]
+        bert.embeddings.token_type_embeddings.weight += net.kinds.weight[WORD]
     return bert

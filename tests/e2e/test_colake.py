@@ -14,7 +14,7 @@ def test_smoke_run(connected):
     report = json.loads(path.read_text())
     ids = [claim["id"] for claim in report["claims"]]
     assert ids[:3] == ["beats_embeddings_transductive", "beats_names_inductive", "beats_words_transductive"]
-    assert ids[-2:] == ["language_kept", "overhead"]
+    assert ids[-2:] == ["language_kept_world_topics", "overhead"]
     metrics = report["metrics"]
     methods = {name.split(".", 2)[2] for name in metrics if name.startswith("mrr.inductive.")}
     assert methods == {
