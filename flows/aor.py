@@ -16,8 +16,15 @@ from paperflows.flows.params import FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.annotators import LanguageModel
-from paperflows.tasks.chain_reading import ChainReading, read_chains, score_read_chains
-from paperflows.tasks.chains import Pool, describe_chains, sample_chains, score_chains
+from paperflows.tasks.chain_reading import ChainReading, read_chains
+from paperflows.tasks.chains import (
+    Pool,
+    describe_chains,
+    group_by_topic,
+    sample_chains,
+    score_chains,
+    score_read_chains,
+)
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
 from paperflows.tasks.hinting import ask_with_hints
@@ -46,6 +53,9 @@ class Verifier(Section):
     )
     folds: int = Field(ge=2, description="Parts of the questions; each is judged by a model trained on the others")
     curve: tuple[float, ...] = Field((), description="Shares of the training questions for the plot of judge quality")
+    cross_encoded: tuple[str, ...] = Field(
+        (), description="Pools of a verifier for which an encoder of question and chain is trained as a judge too"
+    )
     cross_encoder: ChainReading
 
 
@@ -105,16 +115,17 @@ def aor(params: Aor) -> dict[str, Any]:
                 data, pool = sampled(found, params, data, pool)
                 hinted = hint(found, params, data, pool)
             by_judge = judged(params, data, pool)
+            topics = group_by_topic(data, pool, params.max_questions)
             for how, scores in by_judge.items():
-                votes = vote_answers(data, pool, scores[0], params.max_questions) | hinted
+                votes = [vote_answers(data, pool, s, params.max_questions) | hinted for s in scores]
                 chosen = [aggregate(params, data, pool, s, seed) for s, seed in zip(scores, params.seeds, strict=True)]
                 label = pool.dataset if len(by_judge) == 1 else f"{pool.dataset}.{how}"
                 record(found, label, scores, votes, chosen)
                 if how == next(iter(by_judge)):
-                    claims += claims_of(found, params, data, pool, scores, votes, chosen)
+                    claims += claims_of(found, params, data, pool, votes, chosen, topics)
                     ablate(found, params, data, pool, scores[0], label)
                 if how == "cross_encoder":
-                    claims += claims_of_reading(params, data, pool, scores, chosen)
+                    claims += claims_of_reading(params, data, pool, votes, chosen, topics)
             draw_curve(found, params, data, pool)
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         describe(found, params)
@@ -158,15 +169,15 @@ def judged(params: Aor, data: Any, pool: Pool) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {
         k: [score_chains(data, pool, k, described, v.folds, 1.0, seed) for seed in params.seeds] for k in kinds
     }
-    if pool.judge == "verifier" and pool.dataset in v.cross_encoder.datasets:
-        found["cross_encoder"] = [read(params, data, pool, described, seed) for seed in params.seeds]
+    if pool.judge == "verifier" and pool.dataset in v.cross_encoded:
+        found["cross_encoder"] = [read(params, data, pool, seed) for seed in params.seeds]
     return found
 
 
-def read(params: Aor, data: Any, pool: Pool, described: Any, seed: int) -> Any:
+def read(params: Aor, data: Any, pool: Pool, seed: int) -> Any:
     """Scores by encoders that read question and chain, each trained on the other folds."""
     c = params.verifier.cross_encoder
-    folds = [read_chains(data, pool, described, c, fold, seed, params.device) for fold in range(c.folds)]
+    folds = [read_chains(data, pool.filters, c, fold, seed, params.device) for fold in range(c.folds)]
     return score_read_chains(data, pool, folds, seed)
 
 
@@ -189,15 +200,14 @@ def ablate(found: Any, params: Aor, data: Any, pool: Pool, scores: Any, label: s
 
 
 def claims_of(
-    found: Any, params: Aor, data: Any, pool: Pool, scores: Any, votes: Any, chosen: list[Any]
+    found: Any, params: Aor, data: Any, pool: Pool, by_seed: list[Any], chosen: list[Any], topics: Any
 ) -> list[Claim]:
     """The paper's claims for one pool, and what the same scores do without its machinery; with a program or a language
     model as judge also its claims on cost and on minorities.
     """
     name, seeds = data["name"], len(params.seeds)
-    shared: dict[str, Any] = {"datasets": [name], "statistic": "mean"}
-
-    by_seed = [vote_answers(data, pool, s, params.max_questions) for s in scores]
+    shared: dict[str, Any] = {"datasets": [name], "statistic": "mean", "groups": topics}
+    votes = by_seed[0]
 
     def accuracy(identity: str, statement: str, ours: list[Any], baseline: str) -> Claim:
         return Claim(
@@ -217,7 +227,7 @@ def claims_of(
         claims.append(accuracy("weighted_beats_majority", said, weighted, "majority"))
     if pool.judge == "verifier":
         return claims
-    minority = [select_minority(data, c, votes["majority"], votes["any_right"]) for c in chosen]
+    minority = [select_minority(data, c, votes["majority"], votes["any_right"], topics) for c in chosen]
     if not all(minority):
         found.notes.append(f"{name}: no right answer lost the vote, so whether AoR finds such answers cannot be told.")
     else:
@@ -225,7 +235,8 @@ def claims_of(
             Claim(
                 id=f"minority_{name}", metric="accuracy", baseline_name="one half",
                 statement=f"{name}: AoR finds more than half of the right answers that lose the vote",
-                ours=[m["aor"] for m in minority], baseline=[m["half"] for m in minority], **shared,
+                ours=[m["aor"] for m in minority], baseline=[m["half"] for m in minority],
+                **shared | {"groups": minority[0]["topics"]},
             )
         )  # fmt: skip
     loses = fmean([c["accuracy"] for c in chosen]) < votes["majority"]["accuracy"]
@@ -246,28 +257,46 @@ def claims_of(
     return claims
 
 
-def claims_of_reading(params: Aor, data: Any, pool: Pool, scores: list[Any], chosen: list[Any]) -> list[Claim]:
-    """AoR, and a weighted vote, against the majority, with the judge that reads question and chain."""
-    votes = [vote_answers(data, pool, s, params.max_questions) for s in scores]
-    said = {
-        "aor": ("with an encoder of question and chain as judge AoR beats the majority", chosen),
-        "weighted": ("votes weighted by that encoder beat the majority", [v["weighted_vote"] for v in votes]),
-    }
-    return [
-        Claim(
-            id=f"cross_encoder_{name}_beats_majority_{data['name']}", statement=f"{data['name']}: {statement}",
-            metric="accuracy", ours=ours, baseline=[v["majority"] for v in votes], baseline_name="majority",
-            datasets=[data["name"]], statistic="mean",
-        )
-        for name, (statement, ours) in said.items()
-    ]  # fmt: skip
+def claims_of_reading(
+    params: Aor, data: Any, pool: Pool, votes: list[Any], chosen: list[Any], topics: Any
+) -> list[Claim]:
+    """What the encoder of question and chain adds: to the majority, to the regression it starts from, and to knowing
+    which model wrote a chain.
+    """
+    name, folds = data["name"], params.verifier.cross_encoder.folds
+    described = describe_chains(data, pool, False, params.device)
+    simple = [
+        vote_answers(
+            data, pool, score_chains(data, pool, "pairwise", described, folds, 1.0, seed), params.max_questions
+        )["weighted_vote"]
+        for seed in params.seeds
+    ]
+    weighted = [v["weighted_vote"] for v in votes]
+
+    def claim(identity: str, statement: str, ours: list[Any], baseline: list[Any], named: str) -> Claim:
+        return Claim(
+            id=f"cross_encoder_{identity}_{name}", statement=f"{name}: {statement}", metric="accuracy", ours=ours,
+            baseline=baseline, baseline_name=named, datasets=[name], statistic="mean", groups=topics,
+        )  # fmt: skip
+
+    said = "votes weighted by the regression with an encoder beat"
+    majority = [v["majority"] for v in votes]
+    claims = [
+        claim("aor", "judged by the regression with an encoder, AoR beats the majority", chosen, majority, "majority"),
+        claim("weighted", f"{said} the majority", weighted, majority, "majority"),
+        claim("adds", f"{said} those by the regression alone", weighted, simple, "pairwise, equal folds"),
+    ]
+    if "model_vote" in votes[0]:
+        priors = [v["model_vote"] for v in votes]
+        claims.append(claim("beats_models", f"{said} those by who wrote the chain", weighted, priors, "model vote"))
+    return claims
 
 
-def record(found: Any, label: str, scores: list[Any], votes: Any, chosen: list[Any]) -> None:
+def record(found: Any, label: str, scores: list[Any], votes: list[Any], chosen: list[Any]) -> None:
     """Metrics and examples of one pool and judge."""
-    for name, choice in votes.items():
-        found.metrics[f"accuracy.{label}.{name}"] = choice["accuracy"]
-    found.metrics[f"chains.{label}.adaptive"] = votes["adaptive"]["chains"]
+    accuracies = {name: [of_seed[name]["accuracy"] for of_seed in votes] for name in votes[0]}
+    found.metrics |= {f"accuracy.{label}.{name}": fmean(by_seed) for name, by_seed in accuracies.items()}
+    found.metrics[f"chains.{label}.adaptive"] = votes[0]["adaptive"]["chains"]
     found.metrics[f"accuracy.{label}.aor"] = fmean([c["accuracy"] for c in chosen])
     found.metrics[f"chains.{label}.aor"] = fmean([c["chains"] for c in chosen])
     if known := [s["auc"] for s in scores if s["auc"] is not None]:
@@ -278,9 +307,8 @@ def record(found: Any, label: str, scores: list[Any], votes: Any, chosen: list[A
         found.metrics[f"{name}.{label}"] = fmean([c["counts"][name] for c in chosen])
     found.keep[f"choices_{label.replace('.', '_')}"] = chosen[0]
     found.tables[f"{label}: questions that needed a comparison"] = chosen[0]["examples"]
-    groups = {name: [choice["accuracy"]] for name, choice in votes.items()}
-    groups["aor"] = [c["accuracy"] for c in chosen]
-    found.draw[f"accuracy_{label}.png"] = lambda path: plots.draw_bars({label: groups}, path, ylabel="accuracy")
+    bars = accuracies | {"aor": [c["accuracy"] for c in chosen]}
+    found.draw[f"accuracy_{label}.png"] = lambda path: plots.draw_bars({label: bars}, path, ylabel="accuracy")
 
 
 def draw_curve(found: Any, params: Aor, data: Any, pool: Pool) -> None:
@@ -323,12 +351,23 @@ def describe(found: Any, params: Aor) -> None:
         "The built-in chains are a program's, whose every slip its judge can see: they show the machinery, not how "
         "good a judge is on a language model's chains."
     )
+    c = params.verifier.cross_encoder
     found.notes += [
         built_in if params.data == "builtin" else "",
         f"Judges: {listed}. A program checks the steps that a chain states and sees no answer key; a verifier is "
         "trained on the chains of other questions. The judge `evidence` also sees how many chains agree, which is a "
         "vote by the back door. Ties of votes count as expected. Where a judge is trained on pairs (`pairwise`, "
-        "`encoder`, `cross_encoder`), votes are weighted by its calibrated chance of being right.",
+        "`encoder`, `cross_encoder`), scores of each fold are set to one mean and deviation, and votes are weighted by "
+        "the share of right chains at such scores in the other folds. That curve is drawn by models which saw this "
+        "fold's answers; the scores are not.",
+        f"`cross_encoder`: the regression of `pairwise` and the first {c.layers} layers of {c.model} over question and "
+        f"chain, {c.steps} steps of {c.batch_size} pairs in each of {c.folds} folds. It reads the chain's words, so "
+        "that it can learn who writes well; `model_vote` does that alone."
+        if any(".cross_encoder." in name for name in found.metrics)
+        else "",
+        f"verifier.cross_encoded names {', '.join(absent)}: no pool of this run whose judge is a verifier."
+        if (absent := [name for name in params.verifier.cross_encoded if judges.get(name) != "verifier"])
+        else "",
         "A program that checks steps computes the answer on the way, so that its best chain is hard to beat. Points of "
         "a verifier are ranks among all chains of a pool: the threshold asks for its best ones, and where none of a "
         "question's answers has enough, AoR falls back to the majority (fell_back_to_majority).",

@@ -383,7 +383,7 @@ def describe(found: Any, params: Colake, models: Any, results: Results) -> None:
         "injection have read the relations as facts, as the paper's FewRel relations are Wikidata's; `words` has read "
         "the same sentences, `no_facts` the same graphs without a relation. Test sentences bring two entity nodes and "
         "no fact.",
-        f"Language kept: a logistic regression on the mean state of plain texts, of pairs on the difference and product "
+        "Language kept: a logistic regression on the mean state of plain texts, of pairs on the difference and product "
         f"of both, learns from the first {params.language_examples} training examples; it chooses its strength on "
         "validation examples, or a tenth of training's. `words` is trained on the same sentences without a graph."
         if results.language

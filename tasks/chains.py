@@ -8,10 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from paperflows.components.errors import ServiceError
 from paperflows.tasks.annotators import Annotator, open_client
+from paperflows.tasks.chain_reading import READ
 from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.environment import state_folder
 from paperflows.tasks.policy import cached_task, current_key
-from paperflows.tasks.store import Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import GROUPS, Artifact, new_artifact, open_artifact
 
 SCORES = "scores.safetensors"
 INPUTS = "inputs.safetensors"
@@ -154,10 +155,49 @@ def score_chains(
         points = verifier.to_points(scores)
         fold = verifier.fold_of_each(questions, folds, np.random.default_rng(seed))[verifier.owners(questions)]
         probability = scores if method == "trees" else verifier.calibrate(scores, right, fold)
-    return store_scores(questions, right, points, probability, folds, seed, how)
+    return _store_scores(questions, right, points, probability, folds, seed, how)
 
 
-def store_scores(
+@cached_task(name="score_read_chains", task_run_name="score_read_chains-seed{seed}")
+def score_read_chains(dataset: DatasetArtifact, pool: Pool, folds: list[Artifact], seed: int) -> ScoresArtifact:
+    """Points and probabilities of all chains from the scores of each fold, as `read_chains` gives them."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    from paperflows.components.reasoning import verifier
+    from paperflows.components.reasoning.recorded import read_questions
+
+    questions = read_questions(read_split(dataset, "test"), **pool.filters)
+    right, owner = verifier.correct(questions, pool.answer), verifier.owners(questions)
+    fold = verifier.fold_of_each(questions, len(folds), np.random.default_rng(seed))[owner]
+    scores = np.zeros(len(owner))
+    for number, part in enumerate(folds):
+        scores[fold == number] = load_file(open_artifact(part) / READ)["scores"]
+    scores = verifier.align(scores, fold)
+    chance = verifier.calibrate(scores, right, fold)
+    return _store_scores(questions, right, verifier.to_points(scores), chance, len(folds), seed, "cross_encoder")
+
+
+@cached_task(name="group_by_topic")
+def group_by_topic(dataset: DatasetArtifact, pool: Pool, limit: int) -> Artifact:
+    """The topic of each question, by number: questions that share a context are no independent evidence.
+
+    Args:
+        limit: questions, the first ones.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from paperflows.components.reasoning.recorded import read_questions
+
+    questions = read_questions(read_split(dataset, "test"), **pool.filters)[:limit]
+    topics = np.unique([question.topic for question in questions], return_inverse=True)[1]
+    with new_artifact() as (folder, artifact):
+        save_file({dataset["name"]: topics}, folder / GROUPS)
+    return artifact
+
+
+def _store_scores(
     questions: Any, right: Any, points: Any, probability: Any, folds: int, seed: int, how: str
 ) -> ScoresArtifact:
     """A judge's points (N,) and probabilities (N,) of all chains, with the models' priors where there are several."""

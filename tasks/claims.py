@@ -70,7 +70,7 @@ def judge_claim(claim: Claim, resamples: int = 1000) -> dict[str, Any]:
     pairs = []
     for name in claim.datasets:
         a, b = np.stack([o[name] for o in ours]), np.stack([o[name] for o in baseline])
-        pairs.append(Paired(gold[name] if gold else np.zeros(a.shape[1]), a, b, groups.get(name)))
+        pairs.append(Paired(gold[name] if gold else np.zeros(a.shape[1]), a, b, groups[name] if groups else None))
     statistic = statistics.mean_statistic if claim.statistic == "mean" else getattr(statistics, claim.statistic)
     effect = paired_bootstrap(pairs, statistic, resamples=resamples, compare=claim.compare)
     interval = effect.ci95 if claim.kind == "finding" else (effect.effect, effect.effect)

@@ -14,7 +14,7 @@ from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.environment import state_folder
 from paperflows.tasks.policy import cached_task, current_key
 from paperflows.tasks.progress import progress
-from paperflows.tasks.store import OUTPUTS, Artifact, new_artifact, open_artifact
+from paperflows.tasks.store import GROUPS, OUTPUTS, Artifact, new_artifact, open_artifact
 
 
 class Selection(BaseModel):
@@ -87,7 +87,7 @@ def vote_answers(
                 "majority": (voting.vote(answers, right), everything),
                 "complexity": (voting.vote_of_complex(answers, lengths, right), everything),
                 "weighted_vote": (voting.vote(answers, right, weights["probability"]), everything),
-                "best_of_n": (voting.best_of(answers, weights["probability"], right), everything),
+                "best_of_n": (voting.best_of(answers, weights["points"], right), everything),
                 "adaptive": (stopped, float(used)),
                 "any_right": (voting.any_right(answers, right), everything),
             }
@@ -159,14 +159,19 @@ def aggregate_answers(
 
 @cached_task(name="select_minority")
 def select_minority(
-    dataset: DatasetArtifact, chosen: AggregationArtifact, majority: ChoicesArtifact, any_right: ChoicesArtifact
-) -> dict[str, ChoicesArtifact]:
-    """The questions where a right answer was sampled but loses the vote: what was chosen, and one half for each.
+    dataset: DatasetArtifact,
+    chosen: AggregationArtifact,
+    majority: ChoicesArtifact,
+    any_right: ChoicesArtifact,
+    topics: Artifact,
+) -> dict[str, Any]:
+    """The questions where a right answer was sampled but loses the vote: what was chosen, one half for each, and their
+    topics.
 
     Nothing where there is no such question.
     """
     import numpy as np
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load_file, save_file
 
     name = dataset["name"]
     ours, votes, there = (load_file(open_artifact(a) / OUTPUTS)[name] for a in (chosen, majority, any_right))
@@ -174,7 +179,10 @@ def select_minority(
     if not some.any():
         return {}
     mine = ours[some]
+    with new_artifact() as (folder, theirs):
+        save_file({name: load_file(open_artifact(topics) / GROUPS)[name][some]}, folder / GROUPS)
     return {
+        "topics": theirs,
         "aor": store_choices(name, np.stack([mine, np.ones_like(mine)], axis=1)),
         "half": store_choices(name, np.stack([np.full_like(mine, 0.5), np.ones_like(mine)], axis=1)),
     }

@@ -97,4 +97,6 @@ def _transfer_splits(name: str, splits: dict[str, Rows], limit: int) -> tuple[Ro
     if not validation:
         cut = max(1, len(train) // 10)
         train, validation = train[:-cut], train[-cut:]
+    if len({str(row["label"]) for row in train}) < 2:
+        raise InputError(f"dataset {name!r}: its first {len(train)} training rows have one label; shuffle them")
     return train, validation[:limit], test

@@ -69,11 +69,10 @@ def paired_bootstrap(
     With `compare="ratio"` the effect is ours / baseline instead, taken for each dataset and seed and averaged alike.
 
     Examples (groups of them, where they have groups) are resampled with replacement, the same ones for both systems and
-    all seeds, within each dataset. The
-    randomness of training is added as a draw from Student's t with S - 1 degrees of freedom times the standard error
-    of the S per-seed effects: resampling a handful of seeds would give intervals that are much too short (with three
-    seeds they cover the truth four times in five; the tests simulate both). With S = 1 the interval speaks of this
-    one trained model only.
+    all seeds, within each dataset. The randomness of training is added as a draw from Student's t with S - 1 degrees of
+    freedom times the standard error of the S per-seed effects: resampling a handful of seeds would give intervals that
+    are much too short (with three seeds they cover the truth four times in five; the tests simulate both). With S = 1
+    the interval speaks of this one trained model only.
 
     Where no resample differs from another, because no two examples do, the interval is as wide as examples of which
     none was seen could make it: 3 / N of the largest output (the rule of three, Hanley and Lippman-Hand 1983). A ratio

@@ -88,11 +88,12 @@ class ChainTable:
     """Tokenised questions with chains; `pad` gives ids, mask, segment numbers and steps, each (B, T).
 
     Args:
-        tokenizer: a fast one.
+        tokenizer: a fast one; it is set to cut texts at their beginning, since a chain concludes at its end.
         max_length: tokens kept of a question and a chain; the longer of both is cut.
     """
 
     def __init__(self, tokenizer: Any, questions: Sequence[str], chains: Sequence[str], max_length: int) -> None:
+        tokenizer.truncation_side = "left"
         found = tokenizer(
             list(questions), list(chains), truncation="longest_first", max_length=max_length,
             return_attention_mask=False, return_offsets_mapping=True,
@@ -117,5 +118,7 @@ def _steps_of(sequences: Sequence[int | None], offsets: Sequence[tuple[int, int]
     of_chain = np.array([part == 1 for part in sequences])
     if not of_chain.any():
         of_chain[0] = True
-    step = np.searchsorted(step_starts(chain), [start for start, _ in offsets], side="right") - 1
+    last = [max(end - 1, 0) for _, end in offsets]  # some tokenizers begin a word at the space before it
+    step = np.searchsorted(step_starts(chain), last, side="right") - 1
+    step[of_chain] = np.unique(step[of_chain], return_inverse=True)[1]  # without those that have no token
     return np.where(of_chain, step, OUTSIDE).tolist()

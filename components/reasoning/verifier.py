@@ -94,24 +94,38 @@ def out_of_fold(
             continue
         fit = _fit_trees if method == "trees" else fit_pairs
         scores[held] = fit(inputs[learn], right[learn], owner[learn], seed)(inputs[held])
-    return scores
+    return scores if method == "trees" else align(scores, fold[owner])
+
+
+def align(scores: Array, fold: NDArray[np.int64]) -> Array:
+    """(N,) scores of mean 0 and deviation 1 in each fold (N,): pairs leave open where a model's scores lie."""
+    aligned = np.zeros(len(scores))
+    for number in np.unique(fold):
+        held = fold == number
+        aligned[held] = (scores[held] - scores[held].mean()) / (scores[held].std() + 1e-9)
+    return aligned
 
 
 def calibrate(scores: Array, right: NDArray[np.bool_], fold: NDArray[np.int64]) -> Array:
     """(N,) the share of right chains at each score, by isotonic regression on the chains of all other folds.
 
+    A fold's own answers enter through the models of the other folds alone, which learnt from them: its chances are not
+    free of them as its scores are, but a curve of one variable is all they can shape. Never 0 or 1; 0.5 where there is
+    no other fold.
+
     Args:
-        scores: (N,) out of fold, in any unit.
+        scores: (N,) out of fold, aligned.
         fold: (N,) of each chain.
     """
     from sklearn.isotonic import IsotonicRegression
 
-    chance = np.zeros(len(scores))
+    chance = np.full(len(scores), 0.5)
     for number in np.unique(fold):
         held = fold == number
-        learnt = IsotonicRegression(out_of_bounds="clip").fit(scores[~held], right[~held].astype(float))
-        chance[held] = learnt.predict(scores[held])
-    return chance
+        if not held.all():
+            learnt = IsotonicRegression(out_of_bounds="clip").fit(scores[~held], right[~held].astype(float))
+            chance[held] = learnt.predict(scores[held])
+    return np.clip(chance, 1e-3, 1 - 1e-3)
 
 
 def owners(questions: Sequence[Question]) -> NDArray[np.int64]:

@@ -174,7 +174,7 @@ def _to_device(value: Any, device: torch.device) -> Any:
         return value.to(device, non_blocking=True)
     if isinstance(value, Mapping):
         return {k: _to_device(v, device) for k, v in value.items()}
-    if isinstance(value, list) and value and isinstance(value[0], Tensor):
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Tensor):
         return [_to_device(v, device) for v in value]
     return value
 

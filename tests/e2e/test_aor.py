@@ -37,8 +37,8 @@ def test_smoke_run(connected):
 def test_trained_judges_and_the_plot_of_their_quality_whose_simulation_nothing_else_uses(connected):
     pool = "{dataset: world_chains, answer: letters, judge: verifier, first: 5, most: 10}"
     small = "layers: 1, max_length: 40, folds: 2, steps: 2, batch_size: 4, learning_rate: 1e-4"
-    reading = f"verifier.cross_encoder={{datasets: [world_chains], model: minilm, {small}}}"
-    sets = [f"pools.builtin=[{pool}]", "verifier.curve=[0.3,1.0]", "ablations=[]", reading]
+    reading = [f"verifier.cross_encoder={{model: minilm, {small}}}", "verifier.cross_encoded=[world_chains, typo]"]
+    sets = [f"pools.builtin=[{pool}]", "verifier.curve=[0.3,1.0]", "ablations=[]", *reading]
     done = connected.run("run", "aor", "--profile", "smoke", *[part for one in sets for part in ("--set", one)])
     assert done.returncode == 0, done.stderr
     (path,) = (connected.root / "runs").glob("*/report.json")
@@ -48,10 +48,12 @@ def test_trained_judges_and_the_plot_of_their_quality_whose_simulation_nothing_e
     assert not [name for name in report["metrics"] if name.startswith("accuracy.") and "simulat" in name]
     assert "simulat" not in json.dumps(report["claims"])
     metrics, claims = report["metrics"], {c["id"]: c for c in report["claims"]}
-    aor, weighted = (claims[f"cross_encoder_{how}_beats_majority_world_chains"] for how in ("aor", "weighted"))
+    aor, weighted = (claims[f"cross_encoder_{how}_world_chains"] for how in ("aor", "weighted"))
     assert aor["ours"] == metrics["accuracy.world_chains.cross_encoder.aor"]
     assert weighted["ours"] == metrics["accuracy.world_chains.cross_encoder.weighted_vote"]
+    assert claims["cross_encoder_adds_world_chains"]["baseline_name"] == "pairwise, equal folds"
     assert 0 < metrics["judge_auc.world_chains.cross_encoder"] < 1
+    assert [note for note in report["notes"] if "cross_encoded names typo" in note]
 
 
 def test_a_language_model_answers_and_judges_and_every_method_reads_its_chains(connected):

@@ -3,11 +3,12 @@
 import json
 
 import pytest
+from safetensors.numpy import load_file
 
 from paperflows.components.errors import InputError
-from paperflows.tasks.aspects import collect_aspects
-from paperflows.tasks.store import new_artifact, open_artifact
-from paperflows.tasks.syntax import collect_treebank, train_parser
+from paperflows.tasks.aspects import collect_aspects, measure_trees
+from paperflows.tasks.store import GOLD, GROUPS, new_artifact, open_artifact
+from paperflows.tasks.syntax import collect_treebank, control_trees, train_parser
 
 
 def dataset(**splits):
@@ -38,6 +39,21 @@ def test_aspects_of_a_sentence_stay_in_one_split(in_project):
     rows = [json.loads(line) for line in (open_artifact(found) / "aspects.jsonl").open()]
     by_split = {split: {tuple(r["words"]) for r in rows if r["split"] == split} for split in ALL}
     assert not by_split["train"] & by_split["validation"] and found["counts"]["train"] == 2
+
+
+def test_aspects_of_a_sentence_are_one_group(in_project):
+    test = [
+        aspect("good wine bad food", "wine"),
+        aspect("awful soup", "soup"),
+        aspect("good wine bad food", "food", "bad"),
+    ]
+    found = collect_aspects.fn(dataset(train=TRAIN, validation=HELD, test=test), 9, ALL)
+    groups, gold = (load_file(open_artifact(found) / file)["mine"] for file in (GROUPS, GOLD))
+    assert groups[0] == groups[2] != groups[1] and [found["labels"][int(g)] for g in gold] == ["good", "good", "bad"]
+    chains = control_trees.fn(found, "left_chain", 0)
+    closeness = measure_trees.fn(found, chains, "left_chain")
+    kept = load_file(open_artifact(closeness) / GROUPS)["mine"]
+    assert kept.tolist() == groups.tolist() and len(kept) == closeness["count"], "all have a sentiment word"
 
 
 def test_only_the_first_sentences_get_trees_with_all_their_aspects(in_project):

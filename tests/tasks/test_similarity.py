@@ -5,7 +5,7 @@ from paperflows.tasks.similarity import _transfer_splits
 
 
 def rows(count, name):
-    return [{"text": f"{name}{i}", "label": "a"} for i in range(count)]
+    return [{"text": f"{name}{i}", "label": "ab"[i % 2]} for i in range(count)]
 
 
 def names(split):
@@ -31,3 +31,9 @@ def test_without_validation_the_end_of_train_stands_in():
 def test_nothing_to_test_on_is_named():
     with pytest.raises(InputError, match="'d': a transfer task needs"):
         _transfer_splits("d", {"train": rows(3, "train")}, 10)
+
+
+def test_training_rows_of_one_label_are_refused():
+    one = [row for row in rows(20, "train") if row["label"] == "a"]
+    with pytest.raises(InputError, match="one label"):
+        _transfer_splits("d", {"train": one, "test": rows(4, "t")}, 10)

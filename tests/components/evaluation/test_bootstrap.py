@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from paperflows.components.errors import InputError
 from paperflows.components.evaluation.bootstrap import Paired, decide, paired_bootstrap
-from paperflows.components.evaluation.statistics import accuracy_f1, f1, mean_statistic, median, ratio_of_sums, spearman
+from paperflows.components.evaluation.statistics import (
+    accuracy_f1,
+    f1,
+    macro_f1,
+    mean_statistic,
+    median,
+    ratio_of_sums,
+    spearman,
+)
 from paperflows.components.evaluation.sts import cosine_scores, sts_all, transfer_correct
 
 
@@ -226,3 +234,16 @@ def test_a_statistic_that_many_resamples_lack_says_so():
     outputs = np.random.default_rng(0).normal(size=(1, 10))
     effect = paired_bootstrap([Paired(gold, outputs, outputs[:, ::-1])], spearman)
     assert "of the resamples have no such statistic" in effect.caveat and np.isfinite(effect.ci95).all()
+
+
+def test_macro_f1_of_a_row_does_not_hang_on_its_neighbours():
+    from sklearn.metrics import f1_score
+
+    random = np.random.default_rng(0)
+    gold = np.stack([random.integers(0, 2, 12), random.integers(0, 4, 12)])  # the first row lacks two classes
+    output = random.integers(0, 4, (2, 12))
+    found = macro_f1(gold, output)
+    for row in range(2):
+        assert found[row] == pytest.approx(macro_f1(gold[row], output[row]))
+        labels = np.unique(gold[row])
+        assert found[row] == pytest.approx(f1_score(gold[row], output[row], average="macro", labels=labels))

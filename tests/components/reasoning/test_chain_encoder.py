@@ -8,9 +8,16 @@ import torch
 from transformers import BertConfig, BertModel
 
 from paperflows.components.models.pretrained import load_tokenizer
-from paperflows.components.reasoning.chain_encoder import OUTSIDE, ChainEncoder, ChainTable, soft_minimum, step_logits
+from paperflows.components.reasoning.chain_encoder import (
+    OUTSIDE,
+    ChainEncoder,
+    ChainTable,
+    _steps_of,
+    soft_minimum,
+    step_logits,
+)
 from paperflows.components.reasoning.recorded import step_starts
-from paperflows.components.reasoning.verifier import calibrate, draw_pairs
+from paperflows.components.reasoning.verifier import align, calibrate, draw_pairs
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +61,19 @@ def test_tokens_know_their_steps(tokenizer):
     assert all(s == OUTSIDE for w, s in zip(words, steps[0].tolist(), strict=True) if w in ("[CLS]", "[SEP]", "how"))
     assert (steps[1] >= 0).nonzero().tolist() == [[0]], "without a chain the first token stands for it"
     assert mask[1].sum() < mask[0].sum() and types[0].sum() > 0
+
+
+def test_steps_without_tokens_have_no_number_and_a_space_begins_no_word():
+    chain = "One.\n\n\n\nTwo three"
+    assert _steps_of([None, 1, 1, 1, 1], [(0, 0), (0, 3), (3, 4), (8, 11), (11, 17)], chain) == [OUTSIDE, 0, 0, 1, 1]
+    spaced = [(0, 3), (3, 4), (4, 8), (8, 14)]  # a tokenizer whose words begin at the space before them
+    assert _steps_of([1, 1, 1, 1], spaced, "One. Two three") == [0, 0, 1, 1]
+
+
+def test_a_long_chain_keeps_its_conclusion(tokenizer):
+    table = ChainTable(tokenizer, ["How many?"], ["First step. " * 30 + "The answer is seven."], 24)
+    words = tokenizer.convert_ids_to_tokens(table.pad(np.array([0]))[0][0])
+    assert len(words) == 24 and words[1:4] == ["how", "many", "?"] and words[-3:] == ["seven", ".", "[SEP]"]
 
 
 def test_before_training_the_ranking_is_the_simpler_judges(tokenizer):
@@ -102,4 +122,13 @@ def test_probabilities_of_a_fold_come_from_the_others():
     found = calibrate(scores, right, fold)
     assert np.abs(found - chance).mean() < 0.04, "whatever the unit of the score"
     flipped = np.where(fold == 0, ~right, right)
-    assert (calibrate(scores, flipped, fold)[fold == 0] == found[fold == 0]).all(), "a fold's own labels are not seen"
+    assert (calibrate(scores, flipped, fold)[fold == 0] == found[fold == 0]).all(), "the curve is of the other folds"
+    assert found.min() > 0 and found.max() < 1, "no vote weighs nothing"
+    assert (calibrate(scores, right, np.zeros(4000, int)) == 0.5).all(), "nothing to learn from"
+
+
+def test_folds_are_brought_to_one_unit():
+    scores, fold = np.random.default_rng(0).normal(size=1000), np.arange(1000) % 2
+    moved = np.where(fold == 1, 5 * scores + 3, scores)
+    assert align(moved, fold) == pytest.approx(align(scores, fold))
+    assert align(np.array([2.0, 2.0, 1.0]), np.array([0, 0, 1])) == pytest.approx(0), "alike, or alone"

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from paperflows.components.training.checkpoint import Checkpoints
-from paperflows.components.training.loop import DivergedError, linear_warmup, train
+from paperflows.components.training.loop import DivergedError, _to_device, linear_warmup, train
 
 
 def batch_at(step):
@@ -201,3 +201,12 @@ def test_a_loss_that_calls_parts_of_the_model_trains_in_the_devices_precision(mo
     train(model=trained, batch_at=batch_at, loss_fn=part_alone, steps=1, learning_rate=0.05, device="cpu")
     assert seen == [torch.bfloat16] and trained[0].weight.dtype == torch.float32
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_all_tensors_of_a_batch_go_to_the_device():
+    one = torch.zeros(2)
+    batch = {"a": one, "list": [one, one], "tuple": (one,), "deep": {"b": one}, "ids": [1, 2], "name": "x"}
+    moved = _to_device(batch, torch.device("meta"))
+    tensors = [moved["a"], *moved["list"], *moved["tuple"], moved["deep"]["b"]]
+    assert len(tensors) == 5 and all(t.device.type == "meta" for t in tensors)
+    assert moved["ids"] == [1, 2] and moved["name"] == "x"
