@@ -105,6 +105,9 @@ READERS = {"words": Reading(), "names": Reading(names=True), "static": Reading(i
 WAYS = {  # how CoLAKE ranks relations: with the entities' other facts, with unseen entities by their names
     "colake": (True, True), "colake, text alone": (False, True), "colake, mask row": (True, False),
 }  # fmt: skip
+CLASSIFIERS = {  # of relations, and the encoder that each tunes
+    "colake": "colake", "colake, mask row": "colake", "no_facts": "no_facts", "words": "words", "static": "words",
+}  # fmt: skip
 ENDS = {  # what an encoder sees when it ranks heads and tails: the text, the other entities' facts
     "colake": (True, True), "colake, fact alone": (False, True), "colake, text alone": (True, False),
 }  # fmt: skip
@@ -168,14 +171,14 @@ def colake(params: Colake) -> dict[str, Any]:
         classified: dict[tuple[str, int], list[Any]] = {
             (name, shots): [
                 classify_relations(
-                    name, models["words" if name == "static" else name][i], name in params.encoders, *place,
+                    name, models[of][i], of in params.encoders, name != "colake, mask row", *place,
                     vectors[i] if name == "static" else None, shots, _tuning(params.labels), seed, device,
                 )
                 for i, seed in enumerate(params.seeds)
             ]
             for shots in params.labels.shots
-            for name in ("colake", "no_facts", "words", "static")
-            if name in models or name == "static"
+            for name, of in CLASSIFIERS.items()
+            if of in models
         }  # fmt: skip
         probed: dict[str, list[Any]] = {
             name: [probe_facts(model, name != "words", *place, params.end_texts, device) for model in models[name]]
@@ -341,7 +344,7 @@ def describe(found: Any, params: Colake, models: Any, results: Results) -> None:
                 found.metrics[f"mrr.{key}"] = fmean([c["mrr"][setting] for c in by_seed])
                 found.metrics[f"hits1.{key}"] = fmean([c["hits"][setting] for c in by_seed])
     for (name, shots), by_seed in results.classified.items():
-        found.metrics[f"macro_f1.{shots or 'all'}.{name}"] = fmean([c["macro_f1"] for c in by_seed])
+        found.metrics[f"macro_f1.{shots or 'all'}.{name.replace(',', '')}"] = fmean([c["macro_f1"] for c in by_seed])
     for name, by_seed in results.probed.items():
         found.metrics[f"recalled.{name}"] = fmean([c["hits"] for c in by_seed])
     for name, by_seed in results.language.items():
@@ -389,7 +392,8 @@ def describe(found: Any, params: Colake, models: Any, results: Results) -> None:
         if results.language
         else "",
         "All classifiers of relations are equal and fresh, over the states of the sentence and of both entities; the "
-        "paper reads the sentence's state alone and starts from the relation rows of the labels.",
+        "paper reads the sentence's state alone and starts from the relation rows of the labels. To `colake mask row` "
+        "every unseen entity is the mask's row, the same mark at both mentions.",
     ]
     found.children = [
         (f"{name}-seed{seed}", {"method": name, "seed": seed}, model["history"])

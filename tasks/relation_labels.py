@@ -75,16 +75,18 @@ def join_sentences(graph: DatasetArtifact, sentences: DatasetArtifact, limit: in
 
 @cached_task(name="classify_relations", task_run_name="classify-{name}-{shots}-seed{seed}")
 def classify_relations(
-    name: str, model: ModelArtifact, graphs: bool, data: DatasetArtifact, encoder: str, layers: int,
+    name: str, model: ModelArtifact, graphs: bool, named: bool, data: DatasetArtifact, encoder: str, layers: int,
     vectors: Artifact | None, shots: int, tuning: dict[str, Any], seed: int, device: str,
 ) -> dict[str, Any]:  # fmt: skip
     """A trained encoder tuned on a few labelled sentences of each relation, and what it says of the test sentences.
 
     Encoders of graphs read the words and a node for each entity with full attention, no fact among them, and keep
-    their entity rows, those of unseen entities being made of their names; others read the words. All have the same
-    fresh classifier over the first state and those of the two entities or mentions.
+    their entity rows; others read the words. All have the same fresh classifier over the first state and those of the
+    two entities or mentions.
 
     Args:
+        named: an entity that training never saw has the mean embedding of its name's pieces, else the mask's row, which
+            is the same mark at every such mention.
         data: of `join_sentences`.
         vectors: a completion by an embedding of facts, whose vectors are injected at the mentions.
         shots: labelled sentences of each relation; 0 takes all.
@@ -116,7 +118,8 @@ def classify_relations(
     if graphs:
         knowledge = world.model(layers, 0.0, 0)
         load_model(knowledge, str(open_artifact(model) / WEIGHTS))
-        names = world.name_unseen(knowledge, [m["entity"] for row in (*labelled, *asked) for m in row["mentions"]])
+        if named:
+            names = world.name_unseen(knowledge, [m["entity"] for row in (*labelled, *asked) for m in row["mentions"]])
         knowledge.entities.learning_rate = 0.0
         torch.manual_seed(seed)
         net = GraphReader(knowledge, len(label) + 1)

@@ -24,7 +24,9 @@ def test_smoke_run(connected):
     assert metrics["mrr.transductive.colake"] == metrics["mrr.transductive.colake mask row"], "all ends were seen"
     assert metrics["mrr.inductive.colake"] != metrics["mrr.inductive.colake mask row"]
     assert {"mrr.head.inductive.colake", "mrr.tail.transductive.colake fact alone", "recalled.words"} <= metrics.keys()
-    assert {f"macro_f1.1.{name}" for name in ("colake", "no_facts", "words", "static")} <= metrics.keys()
+    assert {
+        f"macro_f1.1.{name}" for name in ("colake", "colake mask row", "no_facts", "words", "static")
+    } <= metrics.keys()
     assert {"tail_text_helps", "labels1_beats_static", "beats_static_inductive"} <= set(ids)
     assert {f"language.world_topics.{name}" for name in ("start", "words", "colake")} <= metrics.keys()
     # seven relations: entities without a row of their own leave all of them tied
