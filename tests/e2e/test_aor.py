@@ -52,7 +52,7 @@ def test_trained_judges_and_the_plot_of_their_quality_whose_simulation_nothing_e
     assert aor["ours"] == metrics["accuracy.world_chains.cross_encoder.aor"]
     assert weighted["ours"] == metrics["accuracy.world_chains.cross_encoder.weighted_vote"]
     assert claims["cross_encoder_adds_world_chains"]["baseline_name"] == "pairwise, equal folds"
-    assert 0 < metrics["judge_auc.world_chains.cross_encoder"] < 1
+    assert metrics["judge_auc.world_chains.cross_encoder"] != metrics["judge_auc.world_chains.trees"]
     assert [note for note in report["notes"] if "cross_encoded names typo" in note]
 
 
