@@ -59,10 +59,15 @@ def read_chains(
     questions = read_questions(read_split(dataset, "test"), **filters)
     right, owner = verifier.correct(questions, filters["kind"]), verifier.owners(questions)
     random = np.random.default_rng(seed)
-    held = verifier.fold_of_each(questions, settings.folds, random)[owner] == fold
+    held = verifier.fold_of_chains(questions, settings.folds, seed) == fold
     learnt = np.flatnonzero(~held)
     pairs = learnt[verifier.draw_pairs(owner[learnt], right[learnt], settings.steps * settings.batch_size, random)]
     scores = np.zeros(int(held.sum()))
+    if len(scores) and not len(pairs):
+        remark(
+            f"{dataset['name']}: no question of the other folds has right and wrong chains, so that the encoder learnt "
+            f"nothing for fold {fold}, whose chains score alike."
+        )
     if len(scores) and len(pairs):
         stated = np.array([verifier.features(q.text, c.text, c.answer) for q in questions for c in q.chains])
         simple = verifier.fit_pairs(stated[learnt], right[learnt], owner[learnt], seed)

@@ -153,7 +153,7 @@ def score_chains(
         method: Literal["trees", "pairwise"] = "pairwise" if how in ("pairwise", "encoder") else "trees"
         scores = verifier.out_of_fold(questions, inputs, right, method=method, folds=folds, seed=seed, share=share)
         points = verifier.to_points(scores)
-        fold = verifier.fold_of_each(questions, folds, np.random.default_rng(seed))[verifier.owners(questions)]
+        fold = verifier.fold_of_chains(questions, folds, seed)
         probability = scores if method == "trees" else verifier.calibrate(scores, right, fold)
     return _store_scores(questions, right, points, probability, folds, seed, how)
 
@@ -168,9 +168,8 @@ def score_read_chains(dataset: DatasetArtifact, pool: Pool, folds: list[Artifact
     from paperflows.components.reasoning.recorded import read_questions
 
     questions = read_questions(read_split(dataset, "test"), **pool.filters)
-    right, owner = verifier.correct(questions, pool.answer), verifier.owners(questions)
-    fold = verifier.fold_of_each(questions, len(folds), np.random.default_rng(seed))[owner]
-    scores = np.zeros(len(owner))
+    right, fold = verifier.correct(questions, pool.answer), verifier.fold_of_chains(questions, len(folds), seed)
+    scores = np.zeros(len(fold))
     for number, part in enumerate(folds):
         scores[fold == number] = load_file(open_artifact(part) / READ)["scores"]
     scores = verifier.align(scores, fold)

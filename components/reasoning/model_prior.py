@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperflows.components.reasoning.recorded import Question
-from paperflows.components.reasoning.verifier import Array, fold_of_each
+from paperflows.components.reasoning.verifier import Array, fold_of_chains
 
 
 def out_of_fold(questions: Sequence[Question], right: NDArray[np.bool_], *, folds: int, seed: int) -> Array | None:
@@ -21,8 +21,7 @@ def out_of_fold(questions: Sequence[Question], right: NDArray[np.bool_], *, fold
     names, model = np.unique([name for q in questions for name in q.models], return_inverse=True)
     if len(names) < 2:
         return None
-    random = np.random.default_rng(seed)
-    fold = np.repeat(fold_of_each(questions, folds, random), [len(q.chains) for q in questions])
+    fold = fold_of_chains(questions, folds, seed)
     weights = np.zeros(len(right))
     for number in np.unique(fold):
         others = fold != number

@@ -59,6 +59,11 @@ def fold_of_each(questions: Sequence[Question], folds: int, random: np.random.Ge
     return np.array([fold_of_topic[topics[q.topic]] for q in questions])
 
 
+def fold_of_chains(questions: Sequence[Question], folds: int, seed: int) -> NDArray[np.int64]:
+    """(N,) the fold of each chain's question; the same for every judge with these `folds` and `seed`."""
+    return fold_of_each(questions, folds, np.random.default_rng(seed))[owners(questions)]
+
+
 def out_of_fold(
     questions: Sequence[Question],
     inputs: Array,

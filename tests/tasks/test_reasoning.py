@@ -84,11 +84,14 @@ def test_the_reader_of_a_fold_does_not_see_its_answers(in_project, monkeypatch):
     assert sum(same) == 3, "three of the five questions are held out"
 
 
-def test_a_pool_of_one_question_has_nothing_to_learn_from(in_project):
+def test_a_pool_of_one_question_has_nothing_to_learn_from(in_project, monkeypatch):
+    said = []
+    monkeypatch.setattr(chain_reading, "remark", said.append)
     data = dataset("abb")
     parts = [read_chains.fn(data, POOL.filters, READING, fold, 0, "cpu") for fold in range(2)]
     scores = score_read_chains.fn(data, POOL, parts, 0)
     assert (load_file(open_artifact(scores) / "scores.safetensors")["probability"] == 0.5).all()
+    assert len(said) == 1 and "learnt nothing" in said[0]
 
 
 def test_questions_of_one_context_are_resampled_together(in_project):
