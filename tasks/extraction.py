@@ -19,9 +19,9 @@ _TOO_LONG = re.compile("context_length|maximum context length")
 
 class ExtractorArtifact(Artifact):
     """`outputs.safetensors`: dataset -> (N, 3) hits, said, true a test sentence; `<dataset>.errors` -> (N,) whether its
-    structure is broken; `<dataset>.nats` -> (N, 2) nats of the reference target and its records;
-    `<dataset>.constrained` -> (N, 3) as the first, where nothing but well-formed targets could be written.
-    `answers.jsonl`: what was written.
+    structure is broken; `<dataset>.nats` -> (N, 2) nats of the reference target and its records, 0
+    and 0 where it is too long in any form; `<dataset>.constrained` -> (N, 3) as the first, where nothing but
+    well-formed targets could be written. `answers.jsonl`: what was written.
     """
 
     f1: float
@@ -41,6 +41,8 @@ def tag_entities(
 
     from paperflows.components.extraction.tagger import EntityTagger
     from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
+    from paperflows.components.training.batching import Batches
+    from paperflows.components.training.device import bf16_is_fast
 
     t = training
     some, test, schema, dropped = split_sentences(data, names, False, size, evaluated, seed)
@@ -49,15 +51,22 @@ def tag_entities(
     torch.manual_seed(seed)
     tagger = EntityTagger(load_pretrained(AutoModel, folder), schema)
 
+    lengths = np.array([len(sentence.tokens) for sentence in some])
+    batches = Batches(batch_size=t["batch_size"], seed=seed, lengths=lengths)
+
     def batch_at(step: int) -> dict[str, Any]:
-        rows = np.random.default_rng([seed, step]).integers(0, len(some), t["batch_size"])
+        rows = batches.at(step)
         batch = tagger.encode([some[i] for i in rows], tokenizer, max_length=t["max_length"])
         return {"input": batch, "ids": rows.tolist()}
 
+    def loss_fn(model: Any, batch: Any) -> Any:
+        with torch.autocast(batch["input"]["ids"].device.type, dtype=torch.bfloat16, enabled=bf16_is_fast(device)):
+            return getattr(model, "module", model).loss(batch["input"])
+
     done = fit(
         f"tags, {data['name']}, {size} sentences, seed {seed}", {"form": "tags", "size": size, "seed": seed, **t},
-        tagger, batch_at, lambda m, b: getattr(m, "module", m).loss(b["input"]), t["steps"], t["learning_rate"], seed,
-        device, rates={"encoder.": t["encoder_rate"]},
+        tagger, batch_at, loss_fn, t["steps"], t["learning_rate"], seed, device,
+        rates={"encoder.": t["encoder_rate"]},
     )  # fmt: skip
     located = tagger.eval().predict(test, tokenizer, max_length=t["max_length"])
     return _stored(data["name"], located, None, test, schema, {}, done.history, dropped)
@@ -157,7 +166,7 @@ def score_records(
     """Read answers in a form and score them.
 
     Args:
-        nats: (N,) of the reference targets, None where they are not known.
+        nats: (N,) of the reference targets, NaN for those that are too long; None where they are not known.
         recorded: further files of the artifact, name -> text.
         constrained: what was written by the form's grammar, None where nothing was.
     """
@@ -207,9 +216,9 @@ def _stored(
         "structural_errors_a_record": float(bad / max(1.0, bad + totals.get("read", 0))),
     }  # fmt: skip
     if nats is not None:
-        records = counts[:, 2]
-        outputs[f"{name}.nats"] = np.stack([nats, records], axis=1)
-        rates["nats_a_record"] = float(nats.sum() / max(1.0, records.sum()))
+        told = np.where(np.isnan(nats)[:, None], 0.0, np.stack([nats, counts[:, 2]], axis=1))
+        outputs[f"{name}.nats"] = told
+        rates["nats_a_record"] = float(told[:, 0].sum() / max(1.0, told[:, 1].sum()))
     if constrained is not None:
         outputs[f"{name}.constrained"] = counted(constrained)
         rates["constrained_f1"] = float(f1(np.zeros(1), outputs[f"{name}.constrained"]))

@@ -28,7 +28,6 @@ def train_extractor(
         training: steps, batch_size, learning_rate, encoder_rate (factor), max_length, longest (tokens of a target).
         tokens_of: a form; the steps are as many as show the model the target tokens that it would see in that form.
     """
-    import numpy as np
     import torch
     from safetensors.torch import load_model
     from transformers import AutoModel
@@ -37,6 +36,7 @@ def train_extractor(
     from paperflows.components.extraction.forms import FORMS
     from paperflows.components.extraction.targets import read_source, write_target
     from paperflows.components.models.pretrained import load_pretrained, load_tokenizer
+    from paperflows.components.training.device import bf16_is_fast
 
     t, words = training, open_vocabulary(vocabulary)
     some, test, schema, dropped = split_sentences(data, names, relations, size, evaluated, seed)
@@ -57,19 +57,15 @@ def train_extractor(
     share = sum(map(len, targets_in(tokens_of))) / len(targets) / length if tokens_of else 1.0
     steps = max(1, round(share * t["steps"]))
 
-    def batch_at(step: int) -> dict[str, Any]:
-        rows = np.random.default_rng([seed, step]).integers(0, len(some), t["batch_size"])
-        ids = _pad([sources[i].ids for i in rows], tokenizer.pad_token_id)
-        return {
-            "source": ids, "mask": (ids != tokenizer.pad_token_id).long(),
-            "target": _pad([targets[i] for i in rows], -100), "ids": rows.tolist(),
-        }  # fmt: skip
+    def loss_fn(trained: Any, batch: Any) -> Any:
+        with torch.autocast(batch["source"].device.type, dtype=torch.bfloat16, enabled=bf16_is_fast(device)):
+            return trained(batch["source"], batch["mask"], batch["target"])
 
     label = f"{decoder['name']}-lm, {form}, {data['name']}, {size} sentences, seed {seed}"
     done = fit(
-        label, {"form": form, "lm": decoder["name"], "size": size, "seed": seed, **t}, whole, batch_at,
-        lambda m, b: m(b["source"], b["mask"], b["target"]), steps, t["learning_rate"], seed, device,
-        rates={"encoder.": t["encoder_rate"]},
+        label, {"form": form, "lm": decoder["name"], "size": size, "seed": seed, **t}, whole,
+        _batches([s.ids for s in sources], targets, tokenizer.pad_token_id, t["batch_size"], seed), loss_fn, steps,
+        t["learning_rate"], seed, device, rates={"encoder.": t["encoder_rate"]},
     )  # fmt: skip
     free, constrained, nats, cut = _write_all(whole, test, tokenizer, words, FORMS[form], schema, t)
     found = score_records(data["name"], free, nats, test, schema, form, done.history, dropped, constrained=constrained)
@@ -77,10 +73,10 @@ def train_extractor(
     return ExtractorArtifact(**{**found, "counts": {**found["counts"], **sizes}})
 
 
-@cached_task(name="train_seq2seq", task_run_name="seq2seq-{data[name]}-{size}-seed{seed}")
+@cached_task(name="train_seq2seq", task_run_name="seq2seq-{data[name]}-seed{seed}")
 def train_seq2seq(
-    model: str, data: DatasetArtifact, names: dict[str, str], relations: bool, size: int, evaluated: int,
-    training: dict[str, Any], seed: int, device: str,
+    model: str, data: DatasetArtifact, names: dict[str, str], relations: bool, size: int | None, shots: int,
+    evaluated: int, training: dict[str, Any], seed: int, device: str,
 ) -> ExtractorArtifact:  # fmt: skip
     """Fine-tune a pretrained encoder-decoder to write records in brackets, as T5 is in the paper.
 
@@ -88,6 +84,7 @@ def train_seq2seq(
 
     Args:
         model: a folder or hub id, such as google-t5/t5-large.
+        size: training sentences; None takes those that `ask_in_context` shows with as many `shots` and this seed.
         training: steps, batch_size, learning_rate, max_length, longest (tokens of a target).
 
     Raises:
@@ -97,6 +94,7 @@ def train_seq2seq(
     import torch
     from transformers import AutoModelForSeq2SeqLM
 
+    from paperflows.components.extraction.demonstrations import draw_shots
     from paperflows.components.extraction.forms import FORMS
     from paperflows.components.extraction.records import records_of
     from paperflows.components.extraction.sentinels import from_sentinels, to_sentinels
@@ -105,6 +103,8 @@ def train_seq2seq(
 
     t = training
     some, test, schema, dropped = split_sentences(data, names, relations, size, evaluated, seed)
+    if size is None:
+        some = draw_shots(some, schema, shots, seed=seed)
     brackets, tokenizer = FORMS["sel"], load_tokenizer(model)
     try:
         writer = load_pretrained(AutoModelForSeq2SeqLM, model)
@@ -118,20 +118,13 @@ def train_seq2seq(
     texts = [to_sentinels(brackets.target(records_of(s, schema), schema), tokenizer) for s in some]
     inputs, targets = sources(some), tokenizer(texts, truncation=True, max_length=t["longest"])["input_ids"]
 
-    def batch_at(step: int) -> dict[str, Any]:
-        rows = np.random.default_rng([seed, step]).integers(0, len(some), t["batch_size"])
-        ids = _pad([inputs[i] for i in rows], tokenizer.pad_token_id)
-        return {
-            "source": ids, "mask": (ids != tokenizer.pad_token_id).long(),
-            "target": _pad([targets[i] for i in rows], -100), "ids": rows.tolist(),
-        }  # fmt: skip
-
     def loss_fn(trained: Any, batch: Any) -> Any:
         return trained(input_ids=batch["source"], attention_mask=batch["mask"], labels=batch["target"]).loss
 
-    label = f"seq2seq, {data['name']}, {size} sentences, seed {seed}"
+    label = f"seq2seq, {data['name']}, {len(some)} sentences, seed {seed}"
     done = fit(
-        label, {"form": "sel", "model": model, "size": size, "seed": seed, **t}, writer, batch_at, loss_fn, t["steps"],
+        label, {"form": "sel", "model": model, "size": len(some), "seed": seed, **t}, writer,
+        _batches(inputs, targets, tokenizer.pad_token_id, t["batch_size"], seed), loss_fn, t["steps"],
         t["learning_rate"], seed, device,
     )  # fmt: skip
     writer.eval()
@@ -150,11 +143,13 @@ def train_seq2seq(
 
 def _write_all(whole: Any, test: Any, tokenizer: Any, words: Any, form: Any, schema: Any, t: dict[str, Any]) -> Any:
     """What the model writes for each test sentence, freely and (None for relations) by the form's grammar, the nats
-    (N,) of its reference target, and how many of those are longer than what a model may write.
+    (N,) of its reference target, NaN where it is longer than the decoder in any form, and how many are longer than what
+    a model may write.
     """
     import numpy as np
     import torch
 
+    from paperflows.components.extraction.forms import FORMS
     from paperflows.components.extraction.grammar import Grammar
     from paperflows.components.extraction.targets import read_source, spell, write_target
     from paperflows.components.training.batching import token_budget_batches
@@ -168,14 +163,18 @@ def _write_all(whole: Any, test: Any, tokenizer: Any, words: Any, form: Any, sch
         ids = _pad([sources[i].ids for i in rows], tokenizer.pad_token_id).to(device)
         mask = (ids != tokenizer.pad_token_id).long()
         limit = whole.decoder.positions + 1
-        target = [write_target(test[i], sources[i], form, schema, words) for i in rows]
-        cut += sum(len(one) > min(limit, t["longest"]) for one in target)
-        target = [one[:limit] for one in target]
+        written_in = {
+            name: [write_target(test[i], sources[i], each, schema, words) for i in rows] for name, each in FORMS.items()
+        }
+        fits = np.array([max(map(len, one)) <= limit for one in zip(*written_in.values(), strict=True)])
+        cut += sum(len(one) > min(limit, t["longest"]) for one in written_in[form.name])
+        target = [one[:limit] for one in written_in[form.name]]
         with torch.inference_mode():
             gold, memory = _pad(target, -100).to(device), whole.read(ids, mask)
             said = whole.decoder(gold[:, :-1].clamp(min=0), memory, mask)
             wanted = gold[:, 1:].clamp(min=0)[..., None]
-            nats[rows] = -(said.gather(-1, wanted)[..., 0] * (gold[:, 1:] >= 0)).sum(1).cpu().double().numpy()
+            each = -(said.gather(-1, wanted)[..., 0] * (gold[:, 1:] >= 0)).sum(1).cpu().double().numpy()
+            nats[rows] = np.where(fits, each, np.nan)
             written = whole.decoder.write(memory, mask, longest=t["longest"])
             if grammar:
                 pieces = _pad([[a < b for a, b in sources[i].places] for i in rows], False).to(device)
@@ -187,6 +186,23 @@ def _write_all(whole: Any, test: Any, tokenizer: Any, words: Any, form: Any, sch
         for i, numbers in zip(rows, ruled, strict=False):
             constrained[i] = spell(numbers, sources[i], words)
     return free, constrained if grammar else None, nats, cut
+
+
+def _batches(sources: list[list[int]], targets: list[list[int]], pad: int, size: int, seed: int) -> Any:
+    """step -> a padded batch of sentences whose lengths are alike."""
+    import numpy as np
+
+    from paperflows.components.training.batching import Batches
+
+    lengths = np.array([len(a) + len(b) for a, b in zip(sources, targets, strict=True)])
+    batches = Batches(batch_size=size, seed=seed, lengths=lengths)
+
+    def batch_at(step: int) -> dict[str, Any]:
+        rows = batches.at(step)
+        ids, target = _pad([sources[i] for i in rows], pad), _pad([targets[i] for i in rows], -100)
+        return {"source": ids, "mask": (ids != pad).long(), "target": target, "ids": rows.tolist()}
+
+    return batch_at
 
 
 def _pad(rows: list[list[int]], value: int) -> Any:

@@ -73,6 +73,7 @@ def train_target_lm(
     from safetensors.torch import save_model
 
     from paperflows.components.extraction.copy_model import Decoder
+    from paperflows.components.training.device import bf16_is_fast
 
     words = open_vocabulary(vocabulary)
     ids = np.array(words.encode((open_artifact(corpus) / TEXT).read_text(encoding="utf-8")).ids)
@@ -87,7 +88,8 @@ def train_target_lm(
         return {"tokens": torch.from_numpy(ids[starts[:, None] + np.arange(length)]), "ids": starts.tolist()}
 
     def loss_fn(trained: Any, batch: Any) -> Any:
-        said = trained(batch["tokens"][:, :-1])
+        with torch.autocast(batch["tokens"].device.type, dtype=torch.bfloat16, enabled=bf16_is_fast(device)):
+            said = trained(batch["tokens"][:, :-1])
         return F.nll_loss(said.flatten(0, 1), batch["tokens"][:, 1:].flatten())
 
     done = fit(

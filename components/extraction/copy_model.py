@@ -126,26 +126,33 @@ class Decoder(nn.Module):
         Args:
             walk: the best of what it allows is written; empty allows everything.
         """
-        rows, kept = len(memory), self.remember(memory, len(memory))
-        seen = _seen(mask, rows, memory.device)
-        ids = torch.zeros(rows, 1, dtype=torch.int64, device=memory.device)
+        limit, device = min(longest, self.positions), memory.device
+        kept, seen = self.remember(memory, len(memory)), _seen(mask, len(memory), device)
+        out = torch.ones(len(memory), limit, dtype=torch.int64, device=device)
+        live = torch.arange(len(memory), device=device)
+        ids, open_ = torch.zeros_like(live), torch.ones_like(live, dtype=torch.bool)
         past: list[Any] = [None] * len(self.blocks)
-        written, open_ = [], torch.ones(rows, dtype=torch.bool, device=memory.device)
-        for place in range(min(longest, self.positions)):
-            x = self.embed(ids, memory, place)
+        for place in range(limit):
+            x = self.embed(ids[:, None], memory, place)
             for i, (block, known) in enumerate(zip(self.blocks, kept, strict=True)):
                 x, past[i] = block(x, known, seen, past[i])
             said = self.log_probabilities(x, memory, mask)[:, -1]
             ids = (said if walk is None else said.masked_fill(~walk.allowed(), -torch.inf)).argmax(-1)
             if walk is not None:
                 walk.advance(ids)
-            ids = torch.where(open_, ids, 1)[:, None]
-            written.append(ids)
-            open_ &= ids[:, 0] != 1
+            ids = torch.where(open_, ids, 1)
+            out[live, place] = ids
+            open_ = ids != 1
             if not open_.any():
                 break
-        rows_of = torch.cat(written, 1).tolist()
-        return [row[: row.index(1)] if 1 in row else row for row in rows_of]
+            if 2 * int(open_.sum()) <= len(live):  # the finished ones leave the batch
+                live, ids, memory, mask, seen = (part[open_] for part in (live, ids, memory, mask, seen))
+                kept = [(key[open_], value[open_]) for key, value in kept]
+                past = [(key[open_], value[open_]) for key, value in past]
+                if walk is not None:
+                    walk.keep(open_)
+                open_ = open_[open_]
+        return [row[: row.index(1)] if 1 in row else row for row in out.tolist()]
 
 
 class CopyModel(nn.Module):

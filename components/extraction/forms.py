@@ -26,8 +26,9 @@ class Read:
     """Raw records, none checked against a schema yet, and what could not be read.
 
     `counts`: ill_formed (lines, or what is left of brackets, that are no record), truncated (a last line that is cut),
-    extra_keys, untyped_tail (a relation whose tail has no bracket of its own). An answer with neither of the first two
-    is a target that some records have.
+    extra_keys, untyped_tail (a relation whose tail has no bracket of its own), beside (comments, `return` and `print`
+    around code, words behind brackets: no harm is done to a record). An answer with neither of the first two holds a
+    target that some records have.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -78,7 +79,10 @@ class Code:
         lines = _answer_lines(text)
         for place, line in enumerate(lines):
             stripped = line.strip()
-            if not stripped or stripped.startswith(("#", "```", '"""', "return", "print")):
+            if not stripped:
+                continue
+            if stripped.startswith(("#", "```", '"""', "return", "print")):
+                found.counts["beside"] += 1
                 continue
             record, extra = _appended(stripped, _keys(schema))
             if record is not None:
@@ -88,7 +92,7 @@ class Code:
                 found.counts["truncated"] += 1
             else:
                 found.counts["ill_formed"] += 1
-        if text.strip() and not found.records and not found.counts:
+        if text.strip() and not found.records and not found.counts["ill_formed"] + found.counts["truncated"]:
             found.counts["ill_formed"] += 1  # words without a record; the answer "no record" is empty
         return found
 
@@ -124,11 +128,12 @@ class Brackets:
 
     def read(self, text: str, schema: Schema) -> Read:
         """Every innermost bracket (entities), or bracket with the brackets in it (relations), of the first line and of
-        those after it that begin with one; ill-formed is each bracket that is left over, and what else is.
+        those after it that begin with one; ill-formed is each bracket that is left over, and words between them.
         """
         found = Read()
         first, *others = _cut(text).strip().split("\n")
-        line = " ".join([first, *takewhile(lambda other: other.lstrip().startswith("<"), others)])[:LONGEST]
+        more = list(takewhile(lambda other: other.lstrip().startswith("<"), others))
+        line = " ".join([first, *more])[:LONGEST]
         body = r"(?!\s)((?:(?!<[015]>).)+?)(?<!\s)"  # without spaces at its ends, which would be tried at every length
         inner = rf"<0>\s*{body}\s*<5>\s*{body}\s*<1>"
         several = r"((?:<0>(?:(?!<[01]>).)*<1>\s*)+)(?:<1>)?"
@@ -149,7 +154,11 @@ class Brackets:
                 else:
                     found.counts["untyped_tail"] += 1
         left = "".join(re.sub(outer, "", line).split())
-        found.counts["ill_formed"] += max(1, left.count("<0>") - 1) if left != "<0><1>" else 0
+        whole, behind = left.startswith("<0><1>"), left.removeprefix("<0><1>")
+        if whole and "<" not in behind and (found.records or not behind):
+            found.counts["beside"] += bool(behind) or any(map(str.strip, others[len(more) :]))
+        else:
+            found.counts["ill_formed"] += max(1, left.count("<0>") - 1)
         return found
 
 

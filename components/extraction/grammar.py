@@ -92,3 +92,7 @@ class Walk:
         copied = ids >= size
         self.state = torch.where(copied, _BETWEEN, self.table[self.state, ids.clamp(max=size - 1)])
         self.piece = torch.where(copied, ids - size, -1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these sentences alone, (B,) true."""
+        self.pieces, self.state, self.piece = self.pieces[rows], self.state[rows], self.piece[rows]

@@ -100,16 +100,21 @@ def test_a_grammar_allows_every_target_and_nothing_broken(name, vocabulary):
         counts = FORMS[name].read(spell(written, source, vocabulary), NER).counts
         return counts["ill_formed"] + counts["truncated"]
 
-    ended = 0
+    ended, lengths = 0, set()
     for seed in range(5):  # a model that knows nothing
         torch.manual_seed(seed)
         made = Decoder(vocabulary=vocabulary.get_vocab_size(), width=16, layers=1, heads=2, positions=200).eval()
-        memory, mask = torch.randn(3, pieces.shape[1], 16), torch.ones(3, pieces.shape[1])
-        ruled = made.write(memory, mask, longest=200, walk=grammar.walk(pieces.expand(3, -1)))
+        memory, mask = 10 * torch.randn(8, pieces.shape[1], 16), torch.ones(8, pieces.shape[1])
+        ruled = made.write(memory, mask, longest=200, walk=grammar.walk(pieces.expand(8, -1)))
         assert not any(broken(w) for w in ruled if len(w) < 200)
         assert any(broken(w) for w in made.write(memory, mask, longest=200))
+        alone = [
+            made.write(memory[i : i + 1], mask[i : i + 1], longest=200, walk=grammar.walk(pieces)) for i in range(8)
+        ]
+        assert ruled == [row for (row,) in alone], "the finished sentences leave the batch"
         ended += sum(len(w) < 200 for w in ruled)
-    assert ended
+        lengths |= {len(set(map(len, ruled)))}
+    assert ended and max(lengths) > 1
 
 
 @pytest.mark.parametrize("name", FORMS)

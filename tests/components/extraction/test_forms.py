@@ -60,10 +60,20 @@ def test_each_broken_bracket_counts_as_each_broken_line_of_code_does():
     assert FORMS["code"].read("\tentity_list.append(Ann)\n" * 5, NER).counts["ill_formed"] == 5
 
 
+def test_words_beside_the_records_break_neither_form():
+    code = FORMS["code"].target([{"text": "Ann", "type": "person"}], NER) + "\t# that is all\n\treturn entity_list\n"
+    flat = FORMS["sel"].target([{"text": "Ann", "type": "person"}], NER).strip()
+    for name, text, beside in (("code", code, 2), ("sel", f"{flat} that is all", 1), ("sel", f"{flat}\nAll .", 1)):
+        read = FORMS[name].read(text, NER)
+        assert read.records == [{"text": "Ann", "type": "person"}], text
+        assert read.counts["ill_formed"] == 0 and read.counts["beside"] == beside, text
+    assert FORMS["code"].read("\t# nothing\n", NER).counts["ill_formed"] == 1, "words without a record"
+
+
 def test_brackets_may_begin_late_and_go_on_over_lines():
     ann, oslo = ({"text": "Ann Lee", "type": "person"}, {"text": "Oslo", "type": "location"})
     read = FORMS["sel"].read("\n<0> <0> person <5> Ann Lee <1>\n<0> location <5> Oslo <1> <1>\nThe text is : ", NER)
-    assert read.records == [ann, oslo] and not +read.counts
+    assert read.records == [ann, oslo] and +read.counts == {"beside": 1}
 
 
 @pytest.mark.parametrize(
@@ -164,7 +174,9 @@ def test_exactly_the_records_that_are_left_are_found(kind, rate):
         left += len(kept)
         ours_finds += len(found)
         official_finds += sum(r in found for r in official_records(text, ENTITY_KEYS))
-    assert ours_finds == left and official_finds <= left
+    assert ours_finds == left
+    if kind in {"dict_call", "single_quotes", "swapped_keys", "extra_key", "trailing_comment"} and rate == 1.0:
+        assert official_finds == 0 < left
 
 
 def test_the_official_expressions_read_an_undamaged_target():
