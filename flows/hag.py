@@ -295,6 +295,8 @@ def describe(
         "they are chosen on half of its samples and kept if they beat the family's best on the other half.",
         "Scores are normalised by the range of the families' mean scores over those configurations on validation; "
         "`raw` metrics are not. `oracle` chooses on half of the samples and scores on the other half.",
+        "The model before the search, the search and its labels are those of the first seed; seeds vary what is learnt "
+        "of them and what is drawn.",
     ]
     if same:
         found.notes.append(

@@ -119,7 +119,8 @@ PAPER = Paper(
 
 # arm -> which prompts it starts from
 ARMS = {"none": "", "modular": "modular", "modular_untrained": "", "uniform": "modular", "single": "single"}
-ARMS |= {"scratch": "", "full": "", "search_router": "modular", "search_both": "modular", "search_scratch": ""}
+ARMS |= {"scratch": "", "full": "", "search_router": "modular", "search_both": "modular"}
+ARMS |= {"search_input": "", "search_scratch": ""}
 # A reader reads where it is CLEAR above what knows no text on the mean of tasks, or ERRORS standard errors on one task.
 CLEAR, ERRORS = 0.02, 3
 KINDS = ["classification", "classification of a pair", "multiple choice"]
@@ -201,6 +202,10 @@ def claims_of(line: str, read: dict[str, Any], datasets: tuple[str, ...]) -> lis
             "search_router", "search_scratch",
             "Searching a router's few numbers beats BBTv2 from nothing at equal forward calls",
         ),
+        "router_search_beats_input": (
+            "search_router", "search_input",
+            "Searching a router's few numbers beats BBT from nothing at equal forward calls",
+        ),
     }  # fmt: skip
     return [
         Claim(
@@ -239,7 +244,8 @@ def describe(
     fate = "frozen" if rate == 0 else "tuned over the upstream tasks"
     found.notes.append(
         f"{line}: the encoder is {fate} "
-        "while the span head learns, and frozen from then on; all arms share it and its head."
+        "while the span head learns, and frozen from then on; all arms share it and its head, and there is one "
+        "pre-training of each kind of prompts: seeds draw examples and adaptations."
     )
     found.children += [
         (f"{arm}-{t['dataset']}-seed{seed}", {"method": arm, "seed": seed}, t["history"])

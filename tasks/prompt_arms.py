@@ -42,10 +42,11 @@ def adapt_prompts(
     | uniform | pre-trained K | the prompts, the router fixed at equal gates |
     | single | one pre-trained | the prompt |
     | scratch | one drawn at random | the prompt |
-    | full | one drawn at random | everything |
+    | full | none | the reader's weights |
     | search_router | pre-trained K | K router values, by forward passes alone |
     | search_both | pre-trained K | the router, then the prompt, by forward passes alone, for the same calls in all |
-    | search_scratch | none | prompts by BBT, or BBTv2 at every layer, for the same calls |
+    | search_input | none | a prompt at the input by BBT, for the same calls |
+    | search_scratch | none | prompts at every layer by BBTv2 (where modules have one there), for the same calls |
 
     Args:
         prompts: of `pretrain_prompts`; None for prompts drawn at random.
@@ -73,15 +74,15 @@ def adapt_prompts(
     calls = 0
     gates: list[float] = []
     history: list[dict[str, float]] = []
-    if arm == "none":
+    if arm in ("none", "full", "search_input", "search_scratch"):
         read = frozen
-    elif arm == "search_scratch":
-        read = frozen
-        found, history, calls = _search_scratch(model, texts, s, seed)
+    if arm in ("search_input", "search_scratch"):
+        layers = 1 if arm == "search_input" else modules.prompts.shape[1]
+        found, history, calls = _search_from_nothing(frozen.eval(), modules.start, layers, texts, s, seed)
     elif arm.startswith("search"):
         history, calls = _search(arm, model, texts, s, seed)
-    else:
-        history = _tune(arm, model, texts, s, f"{arm}-{shots['dataset']}-seed{seed}", seed, device)
+    elif arm != "none":
+        history = _tune(arm, read, texts, s, f"{arm}-{shots['dataset']}-seed{seed}", seed, device)
     if read is model:
         gates = [float(g) for g in model.modular.gates(0).detach().cpu()]
     score = float(right_answers(read, texts["dev"], found).mean())
@@ -103,8 +104,10 @@ def _tune(
 
     s, routed = settings, arm in ("modular", "modular_untrained")
     batches = Batches(batch_size=s["batch_size"], seed=seed, lengths=texts["train"].table.lengths)
-    model.reader.requires_grad_(arm == "full")
-    model.modular.router.requires_grad_(routed)
+    if arm == "full":
+        model.requires_grad_(True)
+    else:
+        model.modular.router.requires_grad_(routed)
     first = s["tune_steps"] // 3 if routed else 0
 
     def batch_at(step: int) -> dict[str, Any]:
@@ -136,17 +139,16 @@ def _search(
     )  # fmt: skip
 
 
-def _search_scratch(
-    model: Any, texts: dict[str, Any], settings: dict[str, Any], seed: int
+def _search_from_nothing(
+    reader: Any, start: Any, layers: int, texts: dict[str, Any], settings: dict[str, Any], seed: int
 ) -> tuple[dict[int, Any], list[dict[str, float]], int]:
     """By forward passes from nothing; the prompts best on dev."""
     from paperflows.components.prompts.routed import right_answers, search_from_nothing
 
     s, total = settings, settings["router_calls"] + settings["prompt_calls"]
-    reader = model.reader.eval()
     return search_from_nothing(
-        reader, texts["train"], model.modular.start, layers=model.modular.prompts.shape[1], dimensions=s["dimensions"],
-        alpha=s["alpha"], calls=total, population=s["population"], seed=seed,
+        reader, texts["train"], start, layers=layers, dimensions=s["dimensions"], alpha=s["alpha"], calls=total,
+        population=s["population"], seed=seed,
         score=lambda some: float(right_answers(reader, texts["dev"], some).mean()),
         every=max(s["population"], total // 8),
     )  # fmt: skip

@@ -64,13 +64,13 @@ def test_mp2(connected):
     assert list(claims) == [
         "english_modular_beats_scratch", "english_modular_beats_single", "english_modular_beats_full",
         "english_modular_beats_untrained", "english_modular_beats_uniform",
-        "english_router_search_beats_scratch",
+        "english_router_search_beats_scratch", "english_router_search_beats_input",
     ]  # fmt: skip
     metrics = report["metrics"]
     arms = ["none", "modular", "modular_untrained", "uniform", "single", "scratch", "full"]
-    searches = ["search_router", "search_both", "search_scratch"]
+    searches = ["search_router", "search_both", "search_input", "search_scratch"]
     assert {f"world_questions.{arm}.accuracy" for arm in arms + searches} <= metrics.keys()
-    assert [metrics[f"world_questions.{arm}.calls"] for arm in searches] == [16.0] * 3
+    assert [metrics[f"world_questions.{arm}.calls"] for arm in searches] == [16.0] * 4
     assert 0 < metrics["english.upstream.reader"] < 1 and "english.upstream.modular" in metrics
     assert metrics["english.upstream.world_nli.chance"] == pytest.approx(1 / 3)
     assert {"english.upstream.world_nli.accuracy", "english.upstream.world_nli.majority"} <= metrics.keys()
