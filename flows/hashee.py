@@ -25,7 +25,7 @@ from paperflows.flows.registry import Paper
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
 from paperflows.tasks.difficulty import study_difficulty
-from paperflows.tasks.exits import fetch_encoder, train_exits
+from paperflows.tasks.exits import SPLITS, fetch_encoder, train_exits
 from paperflows.tasks.hashed_lm import train_hashed_lm
 from paperflows.tasks.hashing import join_outputs, time_hashed, train_hashed
 from paperflows.tasks.run import open_run
@@ -112,7 +112,9 @@ def hashee(params: Hashee) -> dict[str, Any]:
         t = params.training.model_dump()
         warm = [
             [
-                train_exits("equilibrium", start, d, None, t | {"steps": params.warm_steps}, seed, params.device, True)
+                train_exits(
+                    "equilibrium", start, d, None, t | {"steps": params.warm_steps}, seed, params.device, True, ()
+                )
                 for d in data
             ]
             for seed in params.seeds
@@ -147,6 +149,11 @@ def hashee(params: Hashee) -> dict[str, Any]:
     return found.report
 
 
+def going_on(params: Hashee) -> dict[str, Any]:
+    """The training of every arm: from the joint model, with the texts that come after those it has seen."""
+    return params.training.model_dump() | {"before": params.warm_steps}
+
+
 def arms_of(params: Hashee) -> dict[str, tuple[str, int | None, float | None]]:
     """Name -> (hash, layers kept, speed-up by token mass; none: the paper's equal numbers of types)."""
     arms: dict[str, tuple[str, int | None, float | None]] = {
@@ -163,7 +170,7 @@ def train_hashes(
     futures = [
         [
             train_hashed.submit(
-                kind, start["model"], d, depth or start["depth"], speedup, params.buckets, params.training.model_dump(),
+                kind, start["model"], d, depth or start["depth"], speedup, params.buckets, going_on(params),
                 params.f1_of, seed, params.device, kind == "frequency" and depth is None and speedup is None,
             )
             for start, d in zip(row, data, strict=True)
@@ -175,12 +182,13 @@ def train_hashes(
 
 def train_baselines(params: Hashee, warm: Any, data: list[Any]) -> tuple[Any, dict[str, list[Any]], dict[str, Any]]:
     """Exits and truncated models trained on from the same start for the same steps, and their curves."""
-    t = params.training.model_dump()
+    t = going_on(params)
 
     def go_on(method: str, depth: int | None, seeds: int | None = None) -> list[list[Any]]:
+        splits = ("test",) if method == "last" else SPLITS
         return [
             [
-                train_exits(method, start["model"], d, depth, t, seed, params.device)
+                train_exits(method, start["model"], d, depth, t, seed, params.device, False, splits)
                 for start, d in zip(row, data, strict=True)
             ]
             for seed, row in zip(params.seeds, warm[:seeds], strict=False)

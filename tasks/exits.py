@@ -47,14 +47,16 @@ def train_exits(
     seed: int,
     device: str,
     keep: bool = False,
+    splits: tuple[str, ...] = SPLITS,
 ) -> ExitsArtifact:
-    """Fine-tune the encoder `start` with exits by `method` (see `exits_objective`) and score validation and test.
+    """Fine-tune the encoder `start` with exits by `method` (see `exits_objective`) and score `splits`.
 
     Args:
         method: also "frozen": `start` is a kept model trained by "last"; only its lower exits are trained (DeeBERT).
         start: a plain encoder, whose exits start fresh, or a kept model, whose exits go on.
         depth: layers kept; None keeps all.
-        training: examples, evaluated, max_length, pooling, steps, batch_size, learning_rate, head_rate.
+        training: examples, evaluated, max_length, pooling, freeze_embeddings, steps, batch_size, learning_rate,
+            head_rate; before (steps that a kept model has had).
         keep: store the trained model as well.
     """
     import torch
@@ -72,7 +74,9 @@ def train_exits(
     labels = sentences.label_names(read_split(data, "train"))
     torch.manual_seed(seed)
     if (folder / NOTE).is_file():
-        model, tokenizer, _ = load_classifier(folder, depth=depth, freeze_encoder=method == "frozen")
+        model, tokenizer, _ = load_classifier(
+            folder, depth=depth, freeze_embeddings=t["freeze_embeddings"], freeze_encoder=method == "frozen"
+        )
     else:
         tokenizer = load_tokenizer(str(folder))
         encoder = load_exit_encoder(
@@ -83,9 +87,8 @@ def train_exits(
     texts = sentences.labelled(rows, tokenizer, labels, max_length=t["max_length"])
     way: Any = "sum" if method == "frozen" else method
     objective = sentences.exits_objective(
-        texts, method=way, batch_size=t["batch_size"], seed=seed,
-        bf16=bf16,
-    )  # fmt: skip
+        texts, method=way, batch_size=t["batch_size"], seed=seed, before=t.get("before", 0), bf16=bf16
+    )
     name = f"{method}-depth{model.encoder.depth}-{data['name']}-seed{seed}"
     done = fit(
         name, {"method": method, "depth": model.encoder.depth, "dataset": data["name"], "seed": seed, **t}, model,
@@ -93,7 +96,7 @@ def train_exits(
         rates={"exits.": t["head_rate"], "confidence.": t["head_rate"]},
     )  # fmt: skip
     with new_artifact() as (out, artifact):
-        for split in SPLITS:
+        for split in splits:
             held = sentences.sample(read_split(data, split), t["evaluated"], seed=0)
             scored = sentences.exit_signals(
                 model, sentences.labelled(held, tokenizer, labels, max_length=t["max_length"]), bf16=bf16

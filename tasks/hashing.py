@@ -19,7 +19,6 @@ class HashedArtifact(Artifact):
     cost: float
     quality: float
     parameters: int
-    validation: float
     history: list[dict[str, float]]
     model: Artifact | None
 
@@ -45,6 +44,7 @@ def train_hashed(
         start: the joint model; its last exit is the classifier's start.
         depth: layers kept of it.
         speedup: by token mass; None for the paper's equal numbers of types in `buckets` buckets.
+        training: as in `train_exits`, with `before`.
     """
     import numpy as np
     import torch
@@ -59,7 +59,9 @@ def train_hashed(
 
     t = training
     torch.manual_seed(seed)
-    joint, tokenizer, labels = load_classifier(open_artifact(start), depth=depth)
+    joint, tokenizer, labels = load_classifier(
+        open_artifact(start), depth=depth, freeze_embeddings=t["freeze_embeddings"]
+    )
     full_depth, encoder = joint.full_depth, joint.encoder
     model = hashed.HashedClassifier(encoder, outputs=len(labels), pooling=joint.pooling)
     model.head = joint.exits[-1]  # type: ignore[assignment]
@@ -75,26 +77,23 @@ def train_hashed(
         vectors=encoder.encoder.get_input_embeddings().weight.detach().double().numpy(),
     )  # fmt: skip
     bf16 = bf16_is_fast(device)
-    objective = hashed.hashed_objective(texts, token_hash, batch_size=t["batch_size"], seed=seed, bf16=bf16)
+    objective = hashed.hashed_objective(
+        texts, token_hash, batch_size=t["batch_size"], seed=seed, before=t["before"], bf16=bf16
+    )
     name = f"{kind}{'' if speedup is None else speedup}-depth{depth}-{data['name']}-seed{seed}"
     done = fit(
         name, {"hash": kind, "depth": depth, "dataset": data["name"], "seed": seed, **t}, model, objective.batch_at,
         objective.loss_fn, t["steps"], t["learning_rate"], seed, device, rates={"head.": t["head_rate"]},
     )  # fmt: skip
-    positive = positive_class(data["name"], labels, f1_of)
-    found = {}
-    for split in ("validation", "test"):
-        held = sentences.labelled(
-            sentences.sample(read_split(data, split), t["evaluated"], seed=0), tokenizer, labels,
-            max_length=t["max_length"],
-        )  # fmt: skip
-        logits, flops = hashed.hashed_outputs(model, held, token_hash, draw=seed, bf16=bf16)
-        full = static_flops(
-            held.table.lengths, full_depth, width=encoder.width, inner=encoder.inner, outputs=len(labels)
-        )
-        found[split] = curves.columns_of(logits, held.target, positive=positive), float(flops.mean() / full.mean())
+    held = sentences.labelled(
+        sentences.sample(read_split(data, "test"), t["evaluated"], seed=0), tokenizer, labels,
+        max_length=t["max_length"],
+    )  # fmt: skip
+    logits, flops = hashed.hashed_outputs(model, held, token_hash, draw=seed, bf16=bf16)
+    full = static_flops(held.table.lengths, full_depth, width=encoder.width, inner=encoder.inner, outputs=len(labels))
+    columns = curves.columns_of(logits, held.target, positive=positive_class(data["name"], labels, f1_of))
     with new_artifact() as (folder, artifact):
-        save_file({data["name"]: found["test"][0]}, folder / OUTPUTS)
+        save_file({data["name"]: columns}, folder / OUTPUTS)
     kept: Artifact | None = None
     if keep:
         with new_artifact() as (folder, kept):
@@ -102,11 +101,10 @@ def train_hashed(
             save_file(
                 {"layers": token_hash.layers, "special": token_hash.special, "shares": token_hash.shares}, folder / HASH
             )
-    quality = {split: float(accuracy_f1(np.zeros(1), columns)) for split, (columns, _) in found.items()}
     return HashedArtifact(
-        **artifact, dataset=data["name"], cost=found["test"][1], quality=quality["test"],
-        validation=quality["validation"], parameters=sum(p.numel() for p in model.parameters()), history=done.history,
-        model=kept,
+        **artifact, dataset=data["name"], cost=float(flops.mean() / full.mean()),
+        quality=float(accuracy_f1(np.zeros(1), columns)), parameters=sum(p.numel() for p in model.parameters()),
+        history=done.history, model=kept,
     )  # fmt: skip
 
 

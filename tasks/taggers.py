@@ -10,6 +10,7 @@ from paperflows.tasks.tradeoff import CurveArtifact, store_curves
 from paperflows.tasks.training import fit
 
 STAGES = ("joint", "last", "self_sampling", "random_exits")
+LIMITS = {"validation": "validated", "test": "evaluated"}  # split -> the setting that says how much of it is drawn
 
 
 class TaggerArtifact(Artifact):
@@ -26,6 +27,12 @@ class WordCurves(CurveArtifact):
     """A curve on test, and the points of the same rules on validation, by which settings are chosen."""
 
     validation: dict[str, list[list[float]]]
+
+
+class AtBudget(Artifact):
+    """Outputs at a budget, and what they really cost on test (share of the full FLOPs) by dataset."""
+
+    costs: dict[str, float]
 
 
 @cached_task(name="train_tagger", task_run_name="{stage}-depth{depth}-{data[name]}-seed{seed}")
@@ -47,7 +54,8 @@ def train_tagger(
             "random_exits": the same with these exits dealt at random.
         frozen: what becomes of a frozen state, "renorm" or "copy" (see `ExitEncoder`).
         training: examples, evaluated, max_length, freeze_embeddings, steps, batch_size, learning_rate, head_rate,
-            flooding; for the last two stages the reaches and thresholds to draw from.
+            flooding, before (steps that `start` has had); for the last two stages the reaches and thresholds to draw
+            from.
     """
     from collections import Counter
 
@@ -66,7 +74,7 @@ def train_tagger(
     counts = Counter(tag for row in rows for tag in tags_of(row))
     torch.manual_seed(seed)
     if (folder / NOTE).is_file():
-        model, tokenizer, labels = load_tagger(folder)
+        model, tokenizer, labels = load_tagger(folder, freeze_embeddings=t["freeze_embeddings"])
     else:
         labels = sorted(
             {tag for split in ("train", "validation", "test") for r in read_split(data, split) for tag in tags_of(r)}
@@ -81,7 +89,7 @@ def train_tagger(
     fallback = labels.index(counts.most_common(1)[0][0])
     bf16 = bf16_is_fast(device)
     words = WordTable(rows, tokenizer, labels, max_length=t["max_length"])
-    common: dict[str, Any] = {"batch_size": t["batch_size"], "seed": seed, "bf16": bf16}
+    common: dict[str, Any] = {"batch_size": t["batch_size"], "seed": seed, "before": t["before"], "bf16": bf16}
     if stage in ("joint", "last"):
         objective = self_sampling.joint_objective(words, last_only=stage == "last", **common)
     else:
@@ -122,12 +130,13 @@ def train_tagger(
 @cached_task(name="trace_words", task_run_name="trace_words-{rule[name]}-{data[name]}")
 def trace_words(
     tagger: TaggerArtifact, data: DatasetArtifact, rule: dict[str, Any], thresholds: list[float],
-    training: dict[str, Any], device: str,
+    training: dict[str, Any], device: str, chosen_from: bool = True,
 ) -> WordCurves:  # fmt: skip
-    """Run a tagger with words that leave, at every threshold, on validation and on test.
+    """Run a tagger with words that leave, at every threshold, on test.
 
     Args:
         rule: name, and the fields of `WindowRule` but the threshold; `control` deals the exits at random.
+        chosen_from: on validation as well, so that `best_words` can choose.
     """
     import torch
 
@@ -141,20 +150,62 @@ def trace_words(
     model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     fields = {key: value for key, value in rule.items() if key not in ("name", "control")}
     rules = [WindowRule(threshold, **fields) for threshold in thresholds]
-    curves = {}
-    for split, limit in (("validation", training["validated"]), ("test", training["evaluated"])):
-        words = WordTable(_sample(data, split, limit), tokenizer, labels, max_length=training["max_length"])
-        curves[split] = sweep_words(
+    points = {}
+    for split in ("validation", "test") if chosen_from else ("test",):
+        words = WordTable(
+            _sample(data, split, training[LIMITS[split]]), tokenizer, labels, max_length=training["max_length"]
+        )
+        curve = sweep_words(
             model, words, rules, fallback=tagger["fallback"], bf16=bf16_is_fast(device), control=rule.get("control")
         )
-    test = store_curves({data["name"]: curves["test"]})
-    seen = store_curves({data["name"]: curves["validation"]})
-    return WordCurves(**test, validation=seen["points"])
+        points[split] = store_curves({data["name"]: curve})
+    return WordCurves(**points["test"], validation=points["validation"]["points"] if chosen_from else {})
+
+
+@cached_task(name="trace_sentences", task_run_name="trace_sentences-{data[name]}")
+def trace_sentences(
+    tagger: TaggerArtifact, data: DatasetArtifact, training: dict[str, Any], device: str
+) -> list[WordCurves]:
+    """SENTEE on validation and on test by the highest and by the mean uncertainty of a sentence, a curve each.
+
+    One full pass is replayed at a hundred thresholds, quantiles of what validation shows.
+    """
+    import torch
+
+    from paperflows.components.early_exit.self_sampling import stored_exits
+    from paperflows.components.early_exit.storage import load_tagger
+    from paperflows.components.early_exit.word_curves import replay_sentences, sentence_rules
+    from paperflows.components.early_exit.words import WordTable
+    from paperflows.components.training.device import bf16_is_fast
+
+    model, tokenizer, labels = load_tagger(open_artifact(tagger))
+    model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    seen = {}
+    for split, limit in LIMITS.items():
+        words = WordTable(_sample(data, split, training[limit]), tokenizer, labels, max_length=training["max_length"])
+        seen[split] = stored_exits(model, words, bf16=bf16_is_fast(device)), words
+    found = []
+    for mean in (False, True):
+        rules = sentence_rules(*seen["validation"], mean=mean)
+        points = {
+            split: store_curves(
+                {
+                    data["name"]: replay_sentences(
+                        *some, rules, width=model.encoder.width, inner=model.encoder.inner, fallback=tagger["fallback"]
+                    )
+                }
+            )
+            for split, some in seen.items()
+        }
+        found.append(WordCurves(**points["test"], validation=points["validation"]["points"]))
+    return found
 
 
 @cached_task(name="best_words")
-def best_words(candidates: list[list[WordCurves]], budget: float) -> Artifact:
+def best_words(candidates: list[list[WordCurves]], budget: float) -> AtBudget:
     """Outputs on test at a budget (share of the full FLOPs) of the rule that validation prefers there.
+
+    A rule that is dearer than the budget at all its points on validation is not chosen while another one is not.
 
     Args:
         candidates: for each dataset the curves of the rules to choose from.
@@ -165,20 +216,25 @@ def best_words(candidates: list[list[WordCurves]], budget: float) -> Artifact:
     from paperflows.components.evaluation.tradeoff import mixture
     from paperflows.tasks.tradeoff import CURVE
 
-    outputs = {}
+    outputs, costs = {}, {}
     for curves in candidates:
         (name,) = curves[0]["points"]
+
+        def cheapest(curve: WordCurves, name: str = name) -> float:
+            return min(p[0] for p in curve["validation"][name])
 
         def on_validation(curve: WordCurves, name: str = name) -> float:
             points = curve["validation"][name]
             return float(mixture([p[0] for p in points], budget) @ np.array([p[1] for p in points]))
 
-        best = max(curves, key=on_validation)
-        weights = mixture([p[0] for p in best["points"][name]], budget)
+        best = max([c for c in curves if cheapest(c) <= budget] or [min(curves, key=cheapest)], key=on_validation)
+        spent = [p[0] for p in best["points"][name]]
+        weights = mixture(spent, budget)
+        costs[name] = float(weights @ np.array(spent))
         outputs[name] = np.tensordot(weights, load_file(open_artifact(best) / CURVE)[name], axes=1)
     with new_artifact() as (folder, artifact):
         save_file(outputs, folder / OUTPUTS)
-    return artifact
+    return AtBudget(**artifact, costs=costs)
 
 
 @cached_task(name="time_words")

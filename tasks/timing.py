@@ -69,7 +69,7 @@ def time_exits(
     model, tokenizer, labels = load_classifier(open_artifact(exits["model"]))
     place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     model.to(place)
-    validation, sizes = signals_of(exits)[0], sizes_of(exits)
+    validation, sizes = signals_of(exits, "validation"), sizes_of(exits)
     policy = POLICIES[rule](curves.setting_at(rule, validation, sizes, budget))
     rows = sentences.sample(read_split(data, "test"), 10**9, seed=0)
     every = sentences.labelled(rows, tokenizer, labels, max_length=timing["max_length"])

@@ -16,12 +16,11 @@ class CurveArtifact(Artifact):
     points: dict[str, list[list[float]]]
 
 
-def signals_of(exits: ExitsArtifact) -> Any:
-    """Stored exits on validation and on test."""
+def signals_of(exits: ExitsArtifact, split: str = "test") -> Any:
+    """Stored exits on a split."""
     from safetensors.torch import load_file
 
-    folder = open_artifact(exits)
-    return load_file(folder / "validation.safetensors"), load_file(folder / "test.safetensors")
+    return load_file(open_artifact(exits) / f"{split}.safetensors")
 
 
 def sizes_of(exits: ExitsArtifact) -> Any:
@@ -66,7 +65,7 @@ def trace_static(exits: list[ExitsArtifact], f1_of: dict[str, str]) -> CurveArti
     from paperflows.components.early_exit.curves import static_curve
 
     return store_curves(
-        {e["dataset"]: static_curve(signals_of(e)[1], sizes_of(e), positive=_positive(e, f1_of)) for e in exits}
+        {e["dataset"]: static_curve(signals_of(e), sizes_of(e), positive=_positive(e, f1_of)) for e in exits}
     )
 
 
@@ -79,10 +78,10 @@ def trace_truncated(exits: list[list[ExitsArtifact]], f1_of: dict[str, str]) -> 
 
     curves = {}
     for models in exits:
-        full = full_flops(signals_of(models[-1])[1], sizes_of(models[-1]))
+        full = full_flops(signals_of(models[-1]), sizes_of(models[-1]))
         ends = []
         for e in models:
-            signals = signals_of(e)[1]
+            signals = signals_of(e)
             own = static_curve(signals, sizes_of(e), positive=_positive(e, f1_of))
             cost = full_flops(signals, Sizes(e["width"], e["inner"], e["depth"]))
             ends.append((cost / full, own.columns[-1], float(e["depth"])))
@@ -104,7 +103,8 @@ def trace_policy(
 
     curves = {}
     for e in exits:
-        (validation, test), sizes, positive = signals_of(e), sizes_of(e), _positive(e, f1_of)
+        validation, test = signals_of(e, "validation"), signals_of(e)
+        sizes, positive = sizes_of(e), _positive(e, f1_of)
         if rule == "control":
             curves[e["dataset"]] = control_curve(validation, test, sizes, budgets, seed=seed, positive=positive)
         else:
@@ -153,7 +153,7 @@ def costs_of(curve: CurveArtifact) -> dict[str, list[float]]:
 def rank_methods(
     submissions: dict[str, list[dict[str, list[list[float]]]]], reference: str, parameters: dict[str, int]
 ) -> list[dict[str, Any]]:
-    """The leaderboard: each method's ELUE score against the reference's points, by dataset and on average.
+    """The leaderboard: each method's ELUE score against the reference's points, by dataset.
 
     Args:
         submissions: method -> for each seed: dataset -> points [cost share, quality, ...]. Any method may submit.

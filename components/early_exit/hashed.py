@@ -65,13 +65,13 @@ class HashedClassifier(nn.Module):
 
 
 def hashed_objective(
-    texts: LabelledTexts, token_hash: TokenHash, *, batch_size: int, seed: int, bf16: bool = False
+    texts: LabelledTexts, token_hash: TokenHash, *, batch_size: int, seed: int, before: int = 0, bf16: bool = False
 ) -> Objective:
-    """Training with the same exits and the same copying as in use."""
+    """Training with the same exits and the same copying as in use; `before` steps have been made on these texts."""
     batches = Batches(batch_size=batch_size, seed=seed, lengths=texts.table.lengths)
 
     def batch_at(step: int) -> dict[str, Any]:
-        batch = texts.batch(batches.at(step))
+        batch = texts.batch(batches.at(before + step))
         draw = 1_000_000 * (seed + 1) + step
         return {**batch, "exits": token_hash.exits(batch["tokens"].numpy(), batch["mask"].numpy(), draw)}
 

@@ -41,9 +41,13 @@ def depth_weighted(losses: Tensor, real: Tensor, counted: Tensor | None = None) 
 
 
 def joint_objective(
-    words: WordTable, *, batch_size: int, seed: int, last_only: bool = False, bf16: bool = False
+    words: WordTable, *, batch_size: int, seed: int, last_only: bool = False, before: int = 0, bf16: bool = False
 ) -> Objective:
-    """Stage 1: every exit on every word; `last_only` trains a plain tagger (a truncated model)."""
+    """Stage 1: every exit on every word; `last_only` trains a plain tagger (a truncated model).
+
+    Args:
+        before: steps that the model has had; its sentences go on from there.
+    """
     batches = Batches(batch_size=batch_size, seed=seed, lengths=words.table.lengths)
 
     def loss_fn(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
@@ -52,7 +56,7 @@ def joint_objective(
         losses = word_losses(logits[-1:] if last_only else logits, batch["tags"])
         return depth_weighted(losses, batch["real"])
 
-    return Objective(lambda step: words.batch(batches.at(step)), loss_fn)
+    return Objective(lambda step: words.batch(batches.at(before + step)), loss_fn)
 
 
 @torch.inference_mode()
@@ -115,6 +119,7 @@ def self_sampling_objective(
     thresholds: Sequence[float],
     flooding: bool = True,
     shuffled: bool = False,
+    before: int = 0,
     bf16: bool = False,
 ) -> Objective:
     """Stage 2: words leave as stage 1's confidences say, are frozen, and each exit learns from words still there.
@@ -124,12 +129,13 @@ def self_sampling_objective(
         reaches, thresholds: windows and thresholds to draw from, those that will be used.
         flooding: push no word's loss below what stage 1 reached: |loss - stage 1's|.
         shuffled: deal the exits at random (the ablation).
+        before: steps of stage 1; the sentences go on from there.
     """
     batches = Batches(batch_size=batch_size, seed=seed, lengths=words.table.lengths)
     depth = stored["uncertainty"].shape[-1]
 
     def batch_at(step: int) -> dict[str, Any]:
-        rows = batches.at(step)
+        rows = batches.at(before + step)
         batch, random = words.batch(rows), np.random.default_rng([seed, step])
         at, width = torch.from_numpy(rows), batch["real"].shape[1]
         exits = sample_exits(

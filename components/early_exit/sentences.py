@@ -77,7 +77,7 @@ class Objective:
 
 
 def exits_objective(
-    texts: LabelledTexts, *, method: Method, batch_size: int, seed: int, bf16: bool = False
+    texts: LabelledTexts, *, method: Method, batch_size: int, seed: int, before: int = 0, bf16: bool = False
 ) -> Objective:
     """Training of a `MultiExitClassifier` by one of the methods compared.
 
@@ -90,13 +90,14 @@ def exits_objective(
     | confidence | even steps all, odd steps the last | sum, and the confidence head's (BERxiT) |
 
     Args:
+        before: steps that the model has had; its texts go on from there.
         bf16: multiply matrices in bfloat16; losses and weights stay float32.
     """
     batches = Batches(batch_size=batch_size, seed=seed, lengths=texts.table.lengths)
     weights: Weights = "sum" if method == "confidence" else method
 
     def batch_at(step: int) -> dict[str, Any]:
-        return {**texts.batch(batches.at(step)), "step": step}
+        return {**texts.batch(batches.at(before + step)), "step": step}
 
     def loss_fn(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         last_only = method == "last" or (method == "confidence" and batch["step"] % 2 == 1)

@@ -27,12 +27,13 @@ def save_model(model: nn.Module, tokenizer: Any, labels: list[str], folder: Path
 
 
 def load_classifier(
-    folder: Path, *, depth: int | None = None, freeze_encoder: bool = False
+    folder: Path, *, depth: int | None = None, freeze_embeddings: bool = True, freeze_encoder: bool = False
 ) -> tuple[MultiExitClassifier, Any, list[str]]:
-    """Model in evaluation mode (embeddings frozen), tokenizer and labels.
+    """Model in evaluation mode, tokenizer and labels.
 
     Args:
         depth: layers and exits kept, the first ones; None keeps all.
+        freeze_embeddings: leave the embeddings out of the training.
         freeze_encoder: leave everything but the exits below the last, and the confidence head, out of the training.
     """
     note, tokenizer, encoder = _parts(folder)
@@ -40,19 +41,19 @@ def load_classifier(
     model.load_state_dict(load_file(folder / WEIGHTS))
     if depth is not None:
         model.cut(depth)
-    encoder.encoder.embeddings.requires_grad_(False)
+    encoder.encoder.embeddings.requires_grad_(not freeze_embeddings)
     if freeze_encoder:
         encoder.requires_grad_(False)
         model.exits[-1].requires_grad_(False)
     return model.eval(), tokenizer, note["labels"]
 
 
-def load_tagger(folder: Path) -> tuple[MultiExitTagger, Any, list[str]]:
-    """Model in evaluation mode (embeddings frozen), tokenizer and tags."""
+def load_tagger(folder: Path, *, freeze_embeddings: bool = True) -> tuple[MultiExitTagger, Any, list[str]]:
+    """Model in evaluation mode, tokenizer and tags; `freeze_embeddings` leaves them out of the training."""
     note, tokenizer, encoder = _parts(folder)
     model = MultiExitTagger(encoder, outputs=len(note["labels"]))
     model.load_state_dict(load_file(folder / WEIGHTS))
-    encoder.encoder.embeddings.requires_grad_(False)
+    encoder.encoder.embeddings.requires_grad_(not freeze_embeddings)
     return model.eval(), tokenizer, note["labels"]
 
 

@@ -29,6 +29,7 @@ class WindowRule:
         over: "active": words that left do not count in a window. "all": they do (as in the repository; their states
             are read by exits whose inputs they no longer resemble, so they look uncertain again).
         sentence: all words leave together, by the least certain word of the sentence (SENTEE).
+        mean: with `sentence`, by the mean of its words instead.
         copied: words that left stay keys and values; False takes them away (the ablation).
     """
 
@@ -36,6 +37,7 @@ class WindowRule:
     reach: int = 0
     over: Literal["active", "all"] = "active"
     sentence: bool = False
+    mean: bool = False
     copied: bool = True
 
     def at(self, layer: int, depth: int) -> float:
@@ -48,13 +50,19 @@ class WindowRule:
         Args:
             uncertainty: (B, W) in [0, 1]; real: (B, W) words that exist; active: (B, W) words still running.
         """
-        counted = active if self.over == "active" else real
-        held = uncertainty.masked_fill(~counted, -torch.inf)
         if self.sentence:
-            worst = uncertainty.masked_fill(~real, -torch.inf).amax(1, keepdim=True)
+            worst = of_sentence(uncertainty, real, mean=self.mean).unsqueeze(1)
         else:
-            worst = window_max(held, self.reach)
+            counted = active if self.over == "active" else real
+            worst = window_max(uncertainty.masked_fill(~counted, -torch.inf), self.reach)
         return active & (worst < self.at(layer, depth))
+
+
+def of_sentence(uncertainty: Tensor, real: Tensor, *, mean: bool) -> Tensor:
+    """(B,) highest, or mean, uncertainty of a sentence's words, from (B, W)."""
+    if mean:
+        return (uncertainty * real).sum(1) / real.sum(1).clamp(min=1)
+    return uncertainty.masked_fill(~real, -torch.inf).amax(1)
 
 
 def layer_threshold(delta: float, layer: int, depth: int) -> float:

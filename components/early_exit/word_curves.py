@@ -3,7 +3,7 @@
 Letters: N sentences, W words, L layers, P points, D width, C tags.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,13 @@ from torch import Tensor
 from paperflows.components.early_exit.curves import Curve
 from paperflows.components.early_exit.flops import layer_flops, token_flops
 from paperflows.components.early_exit.self_sampling import random_exits
-from paperflows.components.early_exit.token_exit import MultiExitTagger, WindowRule, run_words
+from paperflows.components.early_exit.token_exit import (
+    MultiExitTagger,
+    WindowRule,
+    of_sentence,
+    replay_words,
+    run_words,
+)
 from paperflows.components.early_exit.words import WordTable, layers_of_pieces
 from paperflows.components.evaluation.entities import entity_counts, word_counts
 from paperflows.components.training.batching import token_budget_batches
@@ -52,6 +58,36 @@ def static_words(said: Tensor, words: WordTable, *, full_depth: int, width: int,
         tags = words.said(rows, said[..., depth - 1], real, fallback)
         columns.append(count(words.gold, tags))
     return Curve(np.array(costs), np.stack(columns), tuple(float(n) for n in range(1, said.shape[-1] + 1)))
+
+
+def replay_sentences(
+    stored: Mapping[str, Tensor], words: WordTable, rules: Sequence[WindowRule], *, width: int, inner: int,
+    fallback: int,
+) -> Curve:  # fmt: skip
+    """One point a rule of SENTEE, from stored exits: exact, since a sentence that leaves changes no other.
+
+    Args:
+        stored: uncertainty and said (N, W, L), of `stored_exits`.
+    """
+    rows, count, real = np.arange(len(words.table)), counting(words.labels), _real(words)
+    depth, sizes = stored["said"].shape[-1], {"width": width, "inner": inner}
+    by_layer = np.stack(
+        [count(words.gold, words.said(rows, stored["said"][..., n], real, fallback)) for n in range(depth)]
+    )
+    head = head_flops(words.word_lengths.astype(np.float64), width=width, outputs=len(words.labels))
+    flops = np.stack([full_flops(words, depth=n + 1, **sizes) + n * head for n in range(depth)])
+    whole = full_flops(words, depth=depth, **sizes).mean()
+    exits = [replay_words(stored["uncertainty"], real, rule).amax(1).clamp(min=1).numpy() - 1 for rule in rules]
+    costs = np.array([flops[at, rows].mean() / whole for at in exits])
+    return Curve(costs, np.stack([by_layer[at, rows] for at in exits]), tuple(rule.threshold for rule in rules))
+
+
+def sentence_rules(stored: Mapping[str, Tensor], words: WordTable, *, mean: bool, count: int = 100) -> list[WindowRule]:
+    """SENTEE at thresholds that are quantiles of what sentences' uncertainties are at all exits."""
+    real = _real(words)
+    seen = torch.stack([of_sentence(one, real, mean=mean) for one in stored["uncertainty"].unbind(-1)])
+    thresholds = np.quantile(seen.numpy(), np.linspace(0.005, 0.995, count))
+    return [WindowRule(float(one), sentence=True, mean=mean) for one in dict.fromkeys(thresholds)]
 
 
 def sweep_words(

@@ -118,15 +118,17 @@ def test_finished_rows_are_not_computed(monkeypatch):
     assert seen[1][1] == texts.table.lengths[9:].max() and seen[2][1] == texts.table.lengths[13:].max()
 
 
-def test_budgets_are_kept_on_validation_and_the_control_costs_the_same():
+def test_budgets_are_kept_on_validation_and_the_control_keeps_the_histogram():
     model, texts = model_and_texts(1)
     signals, sizes = sentences.exit_signals(model, texts), Sizes(width=16, inner=32, depth=4)
     for budget in (0.5, 0.8):
         setting = curves.setting_at("entropy", signals, sizes, budget)
-        cost, columns, _ = curves.policy_point(signals, entropy_policy(setting), sizes)
+        cost, columns, exits = curves.policy_point(signals, entropy_policy(setting), sizes)
         assert cost <= budget and columns.shape == (17, 4)
         control = curves.control_curve(signals, signals, sizes, [budget], seed=0)
-        assert control.columns.shape == (1, 17, 4)
+        dealt = exits[torch.from_numpy(np.random.default_rng(0).permutation(17))]
+        wanted = (signals["logits"].argmax(-1)[torch.arange(17), dealt - 1] == signals["target"]).double().numpy()
+        assert control.columns[0, :, 0].tolist() == wanted.tolist()
     static = curves.static_curve(signals, sizes)
     assert static.costs[-1] == pytest.approx(1.0) and np.all(np.diff(static.costs) > 0)
     right = (signals["logits"].argmax(-1) == signals["target"][:, None]).double().mean(0)

@@ -12,6 +12,7 @@ from paperflows.components.early_exit.token_exit import (
     MultiExitTagger,
     WindowRule,
     layer_threshold,
+    of_sentence,
     replay_words,
     run_words,
     window_max,
@@ -166,6 +167,39 @@ def test_sentee_is_its_replay():
         assert torch.equal(exits, expected)
         said = stored["said"].gather(-1, (expected.clamp(min=1) - 1).unsqueeze(-1))[..., 0]
         assert torch.equal(tags[batch["real"]], said[batch["real"]])
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_replayed_sentences_are_what_runs_say_and_cost(mean):
+    model, words = tagger(), table(seed=4, count=12)
+    stored = self_sampling.stored_exits(model, words)
+    rules = word_curves.sentence_rules(stored, words, mean=mean, count=7)
+    assert len(rules) == 7 and all(a.threshold < b.threshold for a, b in zip(rules, rules[1:], strict=False))
+    sizes = {"width": model.encoder.width, "inner": model.encoder.inner}
+    replayed = word_curves.replay_sentences(stored, words, rules, fallback=0, **sizes)
+    run = word_curves.sweep_words(model, words, rules, fallback=0)
+    assert replayed.costs == pytest.approx(run.costs) and len(set(replayed.costs)) > 2
+    assert np.array_equal(replayed.columns, run.columns) and replayed.settings == run.settings
+
+
+def test_a_sentence_is_as_uncertain_as_its_worst_word_or_their_mean():
+    uncertainty, real = torch.tensor([[0.1, 0.5, 0.9], [0.2, 0.4, 0.9]]), torch.tensor([[1, 1, 1], [1, 1, 0]]).bool()
+    assert of_sentence(uncertainty, real, mean=False).tolist() == pytest.approx([0.9, 0.4])
+    assert of_sentence(uncertainty, real, mean=True).tolist() == pytest.approx([0.5, 0.3])
+
+
+def test_a_second_stage_reads_on_where_the_first_stopped():
+    words = table(count=9)
+    whole = self_sampling.joint_objective(words, batch_size=2, seed=3)
+    rest = self_sampling.joint_objective(words, batch_size=2, seed=3, before=3)
+    stored = self_sampling.stored_exits(tagger(), words)
+    sampled = self_sampling.self_sampling_objective(
+        words, stored, batch_size=2, seed=3, before=3, reaches=REACHES, thresholds=THRESHOLDS
+    )
+    for step in range(4):
+        for objective in (rest, sampled):
+            assert torch.equal(objective.batch_at(step)["tokens"], whole.batch_at(3 + step)["tokens"])
+    assert not torch.equal(whole.batch_at(0)["tokens"], rest.batch_at(0)["tokens"])
 
 
 def test_costs_by_hand_and_at_the_extremes():
