@@ -8,6 +8,7 @@ from paperflows.components.llm.usage import estimate_tokens
 
 RETRIED = {408, 409, 429}
 FATAL = {401, 403, 404}
+PROBE = "Write ten unrelated words, as rare as you can."  # much is likely: two draws hardly ever agree
 REASONS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 
 
@@ -51,9 +52,7 @@ class Endpoint:
 
     async def supports(self, field: str, request: Request) -> bool:
         """As in `Backend`, by a small request whose reply shows whether the field was honoured."""
-        base = Request(
-            model=request.model, messages=(Message(role="user", content="Count from 1 to 5."),), max_tokens=16
-        )
+        base = Request(model=request.model, messages=(Message(role="user", content=PROBE),), max_tokens=16)
         changed = base.model_copy
         if field == "n":
             return len(await self._probe(changed(update={"n": 2}))) == 2
@@ -65,11 +64,13 @@ class Endpoint:
             replies = await self._probe(changed(update={"response_schema": schema}))
             return bool(replies) and replies[0].text.lstrip().startswith("{")
         if field == "top_k":
-            greedy = await self._probe(changed(update={"temperature": 0.0}))
-            return bool(greedy) and _texts(greedy) == _texts(await self._probe(changed(update={"top_k": 1})))
+            greedy, first, free = [
+                _texts(await self._probe(changed(update=how))) for how in ({"temperature": 0.0}, {"top_k": 1}, {})
+            ]
+            return bool(greedy) and greedy == first != free
         if field == "seed":
-            twice = [await self._probe(changed(update={"seed": 7})) for _ in range(2)]
-            return bool(twice[0]) and _texts(twice[0]) == _texts(twice[1])
+            first, again, other = [_texts(await self._probe(changed(update={"seed": seed}))) for seed in (7, 7, 8)]
+            return bool(first) and first == again != other
         penalised = await self._probe(changed(update={"temperature": 0.0, "repetition_penalty": 50.0}))
         return bool(penalised) and _texts(penalised) != _texts(await self._probe(changed(update={"temperature": 0.0})))
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -174,7 +176,7 @@ def test_replayed_sentences_are_what_runs_say_and_cost(mean):
     model, words = tagger(), table(seed=4, count=12)
     stored = self_sampling.stored_exits(model, words)
     rules = word_curves.sentence_rules(stored, words, mean=mean, count=7)
-    assert len(rules) == 7 and all(a.threshold < b.threshold for a, b in zip(rules, rules[1:], strict=False))
+    assert len(rules) == 7 and all(a.threshold < b.threshold for a, b in itertools.pairwise(rules))
     sizes = {"width": model.encoder.width, "inner": model.encoder.inner}
     replayed = word_curves.replay_sentences(stored, words, rules, fallback=0, **sizes)
     run = word_curves.sweep_words(model, words, rules, fallback=0)

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from paperflows.components.llm.backends import LLMSettings, open_llm
+from paperflows.components.llm.endpoint import PROBE
 from paperflows.components.llm.request import Message, Request
 
 
@@ -24,7 +25,8 @@ class FaultServer:
         self.flying = self.most_flying = 0
         self.delay = 0.0
         self.reply = lambda text: f"echo {text}"
-        self.honours = {"n": True, "json": False, "logprobs": True}
+        self.honours = {"n": True, "json": False, "logprobs": True, "seed": True, "top_k": True}
+        self.drawn = 0
         app = Starlette(
             routes=[
                 Route("/v1/chat/completions", self.answer, methods=["POST"]),
@@ -63,7 +65,7 @@ class FaultServer:
 
     def good(self, body, text, chat):
         n = body.get("n", 1) if self.honours["n"] else 1
-        content = self.reply(text)
+        content = self.free(body) if text == PROBE else self.reply(text)
         if body.get("response_format") and self.honours["json"]:
             content = json.dumps({"n": 1})
         choices = []
@@ -81,6 +83,15 @@ class FaultServer:
         kind = "chat.completion" if chat else "text_completion"
         usage = {"prompt_tokens": 7, "completion_tokens": 3 * n, "total_tokens": 7 + 3 * n}
         return {"id": "x", "object": kind, "created": 1, "model": "served", "choices": choices, "usage": usage}
+
+    def free(self, body):
+        """What a model says where much is likely."""
+        if body.get("temperature", 1.0) == 0 or (body.get("top_k") == 1 and self.honours["top_k"]):
+            return "the likeliest words"
+        if body.get("seed") is not None and self.honours["seed"]:
+            return f"words of seed {body['seed']}"
+        self.drawn += 1
+        return f"words of draw {self.drawn}"
 
     def close(self):
         self.server.should_exit = True

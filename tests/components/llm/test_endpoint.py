@@ -6,6 +6,7 @@ from starlette.responses import JSONResponse, Response
 
 from paperflows.components.errors import ServiceError
 from paperflows.components.llm.backend import EndpointError
+from paperflows.components.llm.endpoint import PROBE
 from paperflows.components.llm.recording import Recorder
 from paperflows.components.llm.request import BudgetExceeded, Message, Request, UnsupportedField
 
@@ -198,14 +199,27 @@ def test_a_field_the_server_ignores_is_refused_before_sending(client, server):
     assert answer.logprobs == (-0.5,) and answer.tokens == ("echo",)
 
 
+@pytest.mark.parametrize(("field", "value"), [("seed", 3), ("top_k", 1), ("repetition_penalty", 1.3)])
+def test_settings_that_change_nothing_are_not_honoured(client, server, field, value):
+    if field != "repetition_penalty":  # which this server never reads
+        assert client().backend_supports(field, ask_for("q"))
+        server.honours[field] = False
+    with pytest.raises(UnsupportedField, match=f"does not honour {field}"):
+        client(cache="b.sqlite").run([ask_for("q", **{field: value})])
+    server.free = lambda _: "always the same"
+    assert not client(cache="other.sqlite").backend_supports(field, ask_for("q")), (
+        "one reply to everything says nothing"
+    )
+
+
 def test_requests_at_once_probe_once_and_fail_once(client, server):
     server.script = [status(503)] * 1000
     with pytest.raises(EndpointError, match="cannot be reached"):
         client(concurrency=4).run([ask_for(f"q{i}", n=3) for i in range(50)])
-    assert server.per_text["Count from 1 to 5."] == 8, "the eight attempts of one probe"
+    assert server.per_text[PROBE] == 8, "the eight attempts of one probe"
     server.script, server.delay = [], 0.02
     client(concurrency=4).run([ask_for(f"q{i}", n=3) for i in range(50)])
-    assert server.per_text["Count from 1 to 5."] == 9
+    assert server.per_text[PROBE] == 9
 
 
 def test_probe_is_remembered(client, server):
