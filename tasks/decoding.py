@@ -11,6 +11,7 @@ from paperflows.tasks.store import Artifact, new_artifact, open_artifact
 from paperflows.tasks.training import ModelArtifact, fit
 
 SPLITS = ("train", "validation", "test")
+WITHHELD = 5  # one training input in so many
 SCORES, LABELS = "scores.safetensors", "labels.jsonl"
 
 
@@ -26,7 +27,9 @@ class Family(BaseModel):
 
 
 class FamilyArtifact(Artifact):
-    """`train.jsonl`, `validation.jsonl` (inputs to search on) and `test.jsonl` of one family."""
+    """`train.jsonl`, `validation.jsonl` (inputs to search on) and `test.jsonl` of one family, and `withheld.jsonl`: for
+    continuations, texts that the writer does not learn, from which what is likely is estimated.
+    """
 
     name: str
     counts: dict[str, int]
@@ -69,6 +72,9 @@ def collect_family(
             )  # fmt: skip
             kept = [item for item in items if item.source.casefold() not in taken][: limits[split]]
             taken |= {item.source.casefold() for item in kept}
+            if split == "train" and family.kind == "continuation":
+                write_jsonl(folder / "withheld.jsonl", [asdict(item) for item in kept[::WITHHELD]])
+                kept = [item for place, item in enumerate(kept) if place % WITHHELD]
             write_jsonl(folder / f"{split}.jsonl", [asdict(item) for item in kept])
             counts[split] = len(kept)
     return FamilyArtifact(**artifact, name=name, counts=counts)
@@ -192,25 +198,26 @@ def answerer(
     """A function (configurations, samples, seed) -> scores (N, C, M) of the first inputs of a split."""
     import numpy as np
 
-    writer = open_writer(model, stored, grid, device)
+    writer, fluency = open_writer(model, stored, grid, device), fluency_of(family, kind)
     items = items_in(family, split)[:inputs]
 
     def answer(configurations: list[Any], samples: int, seed: int) -> Any:
-        scores = np.empty((len(items), len(configurations), samples))
-        for column, configuration in enumerate(configurations):
-            choice = {"": [configuration] * len(items)}
-            drawn = sample_scores(writer, family, kind, items, choice, samples, longest, seed, told=told)
-            scores[:, column] = drawn[""]
-        return scores
+        choices = {str(number): [configuration] * len(items) for number, configuration in enumerate(configurations)}
+        drawn = sample_scores(writer, kind, fluency, items, choices, samples, longest, seed, told=told)
+        return np.stack([drawn[number] for number in choices], axis=1)
 
     return answer
 
 
 def sample_scores(
-    writer: Any, family: FamilyArtifact, kind: str, items: list[Any], choices: dict[str, list[Any]], samples: int,
-    longest: int, seed: int, *, told: bool,
+    writer: Any, kind: str, fluency: Any, items: list[Any], choices: dict[str, list[Any]], samples: int, longest: int,
+    seed: int, *, told: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    """Method -> (N, M) scores; an (input, configuration) that several methods chose is generated once."""
+    """Method -> (N, M) scores; an (input, configuration) that several methods chose is generated once.
+
+    Args:
+        fluency: of `fluency_of`, for continuations.
+    """
     import numpy as np
 
     from paperflows.components.decoding.scores import score_outputs
@@ -223,7 +230,7 @@ def sample_scores(
     seeds = np.array([(seed * 1_000_003 + i) * 64 + m for i, _, m in rows])
     prompts, chosen = [item.prompt for item in items], [c for _, c, _ in rows]
     texts = writer.answer(prompts, which, chosen, seeds, longest=longest, told=told)
-    scored = score_outputs(kind, [items[i] for i in which], texts, _fluency(family, kind))  # type: ignore[arg-type]
+    scored = score_outputs(kind, [items[i] for i in which], texts, fluency)  # type: ignore[arg-type]
     by_pair: dict[Any, list[float]] = {}
     for (i, c, _), score in zip(rows, scored, strict=True):
         by_pair.setdefault((i, c), []).append(score)
@@ -231,12 +238,13 @@ def sample_scores(
     return {method: np.array([full[i, c] for i, c in enumerate(by)]) for method, by in choices.items()}
 
 
-def _fluency(family: FamilyArtifact, kind: str) -> Any:
+def fluency_of(family: FamilyArtifact, kind: str) -> Any:
+    """How likely a continuation is by texts that the writer did not learn; None for other kinds."""
     from paperflows.components.decoding.scores import Fluency
 
     if kind != "continuation":
         return None
-    known = items_in(family, "train")
+    known = items_in(family, "withheld")
     return Fluency([item.answer for item in known], [item.answer for item in items_in(family, "validation")])
 
 

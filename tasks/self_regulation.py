@@ -9,6 +9,7 @@ from paperflows.tasks.decoding import (
     Labels,
     configuration_of,
     draw_rows,
+    fluency_of,
     items_in,
     open_writer,
     sample_scores,
@@ -127,7 +128,8 @@ def answer_by_methods(
         choices["random"] = draw(grid, len(items), [seed, number])
         choices["selector"] = [configuration_of(configurations[k]) for k in selected[number]]
         with progress(f"answer {family['name']}"):
-            drawn = sample_scores(writer, family, kind, items, choices, samples, longest, seed, told=True)
+            fluency = fluency_of(family, kind)
+            drawn = sample_scores(writer, kind, fluency, items, choices, samples, longest, seed, told=True)
         for method, scores in drawn.items():
             outputs[method][family["name"]] = normalise(scores.mean(1), label["low"], label["high"])
             raw[method][family["name"]] = float(scores.mean())

@@ -64,8 +64,22 @@ class Writer:
             tokenizer.add_special_tokens({"additional_special_tokens": missing})
             if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # type: ignore[operator]
                 model.resize_token_embeddings(len(tokenizer))  # type: ignore[operator]
+            self._begin_new(missing)
         self._end = tokenizer.eos_token_id
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._end
+
+    @torch.no_grad()
+    def _begin_new(self, words: Sequence[str]) -> None:
+        """A new word begins as the mean of those that describe it, so that a model which has not learnt it yet reads
+        an input much as it would read a plain prompt.
+        """
+        described = {ASK: "\nDecoding settings:", ANSWER: "\nAnswer:"}
+        for table in {self.model.get_input_embeddings(), self.model.get_output_embeddings()} - {None}:  # type: ignore[operator]
+            for word in words:
+                text = described.get(word, f" {word.strip('<>').replace('=', ' ')}")
+                ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+                number = self.tokenizer.convert_tokens_to_ids(word)
+                table.weight[number] = table.weight[ids].mean(0)
 
     @classmethod
     def fresh(cls, texts: Sequence[str], grid: Grid, *, vocabulary: int, seed: int, **sizes: int) -> "Writer":

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from paperflows.components.decoding.configurations import Configuration, as_rows
-from paperflows.components.decoding.writer import Writer, sequence_loss
+from paperflows.components.decoding.writer import Writer, sequence_loss, train_tokenizer
 from paperflows.components.llm.decode import decode_rows, left_pad
 from paperflows.components.llm.sampling import RowSettings, next_tokens, uniforms
+from paperflows.components.models.tiny_decoder import tiny_decoder
 
 GRID = {"temperature": [0, 0.7, 1.3], "top_p": [0.8, 1.0], "top_k": [5, 0], "repetition_penalty": [1.0, 1.3]}
 TEXTS = ["the cat sat on the mat", "3+4", "a dog ran away from the house", "7"]
@@ -128,6 +129,19 @@ def test_an_output_depends_on_its_own_seed_and_not_on_its_neighbours(writer):
     assert together[1] == alone[0]
     others = writer.answer(TEXTS[1:2], np.zeros(20, int), hot[:1] * 20, np.arange(20), longest=8, told=True)
     assert len(set(others)) > 10
+
+
+def test_a_model_that_lacks_the_words_begins_with_what_describes_them():
+    tokenizer = train_tokenizer(TEXTS * 5, size=300)
+    model = tiny_decoder(vocabulary=300, width=32, layers=1, heads=2, hidden=64, positions=64, seed=0)
+    made = Writer(model, tokenizer, GRID)
+    table = made.model.get_input_embeddings().weight
+    for word, text in (("<answer>", "\nAnswer:"), ("<temperature=0.7>", " temperature 0.7")):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        torch.testing.assert_close(table[tokenizer.convert_tokens_to_ids(word)], table[ids].mean(0))
+    before = table.clone()
+    again = Writer(made.model, tokenizer, GRID)
+    torch.testing.assert_close(again.model.get_input_embeddings().weight, before, msg="known words stay")
 
 
 def test_it_is_the_same_after_saving(writer, tmp_path):
