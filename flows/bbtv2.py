@@ -211,6 +211,9 @@ def describe(found: Any, params: Bbtv2, searched: Any, tuned: Any, words: Any, t
         "Checked in every search: no gradient can be taken of a loss, and by a hash of all weights that none changed.",
         f"{params.search.budget} calls are {params.search.budget // (params.search.population * depth)} populations "
         "for each layer; the paper takes 8,000 calls.",
+        f"Prompt tuning by gradient has the learning rate that is best on dev with the first seed, of "
+        f"{len(params.rates['input'])}, and is taken at the best of {params.tuning.evaluations} looks at dev; a search "
+        "may also keep the prompts that it starts from.",
         f"prefix.layers_ratio is what stored prefixes can gain at {depth} layers by counting layers.",
     ]
     if words:
