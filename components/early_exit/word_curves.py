@@ -121,7 +121,7 @@ def sweep_words(
                     tags, pieces = run_given(model, batch, random_exits(exits.cpu(), batch["real"].cpu(), random))
             for row, told in zip(rows, words.said(rows, tags, batch["real"], fallback), strict=True):
                 said[row] = told
-            flops[rows] = word_flops(pieces, batch, words, rows, **sizes)
+            flops[rows] = word_flops(pieces, batch, words, rows, copied=rule.copied, **sizes)
         costs.append(flops.mean() / whole)
         columns.append(count(words.gold, said))
     return Curve(np.array(costs), np.stack(columns), tuple(rule.threshold for rule in rules))
@@ -142,13 +142,20 @@ def run_given(model: MultiExitTagger, batch: dict[str, Any], exits: Tensor) -> t
 
 
 def word_flops(
-    pieces: Tensor, batch: dict[str, Any], words: WordTable, rows: NDArray[np.int64], *, width: int, inner: int
-) -> Array:
-    """(B,) FLOPs of a run: layers on active pieces, and in every layer that runs the exit on all words."""
+    pieces: Tensor, batch: dict[str, Any], words: WordTable, rows: NDArray[np.int64], *, width: int, inner: int,
+    copied: bool = True,
+) -> Array:  # fmt: skip
+    """(B,) FLOPs of a run: layers on active pieces, and in every layer that runs the exit on all words.
+
+    Args:
+        copied: all pieces have keys and values, those that left too; False: the active ones alone.
+    """
     active = pieces.cpu().numpy()
     counts = batch["real"].sum(1).cpu().numpy().astype(np.float64)
     heads = (active > 0).sum(1) * head_flops(counts, width=width, outputs=len(words.labels))
-    return token_flops(active, words.table.lengths[rows], width=width, inner=inner) + heads
+    if copied:
+        return token_flops(active, words.table.lengths[rows], width=width, inner=inner) + heads
+    return layer_flops(active, active, width=width, inner=inner).sum(1) + heads
 
 
 def _real(words: WordTable) -> Tensor:

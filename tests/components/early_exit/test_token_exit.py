@@ -211,6 +211,13 @@ def test_costs_by_hand_and_at_the_extremes():
     lengths = words.table.lengths
     np.testing.assert_allclose(full, 4 * layer_flops(lengths, lengths, **sizes) + 2 * words.word_lengths * 16 * 3)
     never, first = word_curves.sweep_words(model, words, [WindowRule(0.0), WindowRule(1.1)], fallback=0).costs
+    (bare,) = word_curves.sweep_words(model, words, [WindowRule(0.0, copied=False)], fallback=0).costs
+    assert bare == pytest.approx(never), "all pieces stay"
+    kept, dropped = (
+        word_curves.sweep_words(model, words, [WindowRule(0.85, copied=copied)], fallback=0).costs[0]
+        for copied in (True, False)
+    )
+    assert dropped < kept, "keys and values of words that left are not computed"
     heads = 2 * words.word_lengths * 16 * 3
     assert never == pytest.approx((full + 3 * heads).mean() / full.mean())
     assert first == pytest.approx((layer_flops(lengths, lengths, **sizes) + heads).mean() / full.mean())
