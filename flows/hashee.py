@@ -24,7 +24,7 @@ from paperflows.flows.params import BySource, FlowParameters, Section
 from paperflows.flows.registry import Paper
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
-from paperflows.tasks.difficulty import study_difficulty
+from paperflows.tasks.difficulty import foresee_errors, study_difficulty
 from paperflows.tasks.exits import SPLITS, fetch_encoder, train_exits
 from paperflows.tasks.hashed_lm import train_hashed_lm
 from paperflows.tasks.hashing import join_outputs, time_hashed, train_hashed
@@ -81,6 +81,7 @@ class Hashee(FlowParameters):
     ranked_seeds: int = Field(ge=1, description="Seeds of arms that are ranked but that no claim needs")
     budgets: tuple[float, ...] = Field(min_length=1, description="Shares of the full FLOPs at which rules are set")
     difficulty_examples: int = Field(ge=1, description="Texts that predictors of difficulty learn from")
+    difficulty_steps: int = Field(ge=1, description="Steps of the encoder that is fine-tuned to predict difficulty")
     lm: LanguageModel
     timing: Timing
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples of every verdict")
@@ -131,7 +132,13 @@ def hashee(params: Hashee) -> dict[str, Any]:
             hashed["frequency"][0][place], warm[0][place]["model"], data[place], warm[0][place]["depth"],
             params.timing.model_dump(), params.device,
         )  # fmt: skip
-        learnt = study_difficulty(bits, joint[0][0], data[0], params.training.evaluated, params.difficulty_examples)
+        known = (bits, joint[0][0], data[0], params.training.evaluated, params.difficulty_examples)
+        t = params.training.model_dump() | {"steps": params.difficulty_steps}
+        tuned = {
+            kind: foresee_errors(kind, start, *known, t, params.seeds[0], params.device)
+            for kind in (("model", "human") if bits else ("model",))
+        }
+        learnt = study_difficulty(*known, tuned)
         lm = params.lm.model_dump(exclude={"speedup"})
         models = {
             speedup: [train_hashed_lm(text, speedup, lm, seed, params.device) for seed in params.seeds[:3]]

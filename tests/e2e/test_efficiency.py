@@ -49,6 +49,8 @@ def test_hashee(connected):
     assert len(arms) == 7
     assert claims["language_model"]["statement"].startswith("A language model")
     assert (folder / "artifacts" / "frequency" / "hash.safetensors").is_file()
+    for predictor in ("words", "embeddings", "fine-tuned", "majority"):
+        assert 0 <= report["metrics"][f"difficulty.model.{predictor}.accuracy"] <= 1
     rows = [json.loads(line) for line in (folder / "artifacts" / "continuations" / "continuations.jsonl").open()]
     assert len(rows) > 10 and all(row["prompt"] and row["text"] for row in rows)
     assert 0 <= report["metrics"]["lm.hashed.chrf"] <= 100 and "lm.full.chrf" in report["metrics"]
