@@ -28,6 +28,7 @@ from paperflows.tasks.decoding import (
     collect_family,
     label_inputs,
     prune_grid,
+    ship_settings,
     sweep,
     train_writer,
 )
@@ -69,6 +70,12 @@ class Training(Section):
     learning_rate: float = Field(gt=0, description="Highest")
 
 
+class Tuning(Training):
+    """The tuning of a model that can answer already."""
+
+    rank: int = Field(0, ge=0, le=1024, description="Of LoRA's updates; 0 tunes all weights")
+
+
 class Search(Section):
     """The search for the best configuration of each validation input."""
 
@@ -90,7 +97,7 @@ class Hag(FlowParameters):
     training: Training = Field(description="Of the tiny decoder, before the search")
     grid: dict[str, tuple[float, ...]] = Field(description="Values of each setting; top_k 0 keeps all tokens")
     search: Search
-    tuning: Training = Field(description="Of the settings, half of each batch; the other half goes on answering")
+    tuning: Tuning = Field(description="Of the settings, half of each batch; the other half goes on answering")
     limits: dict[str, int] = Field(description="Inputs of a family kept in train, validation and test")
     max_words: int = Field(ge=1, description="Of an input and of an answer")
     longest: int = Field(ge=1, description="Tokens of an output")
@@ -142,8 +149,10 @@ def hag(params: Hag) -> dict[str, Any]:
             for name, f in wanted.families.items()
         ]
         kinds = [family.kind for family in wanted.families.values()]
-        stored = None
-        if params.model == "tiny":
+        stored, default = None, DEFAULT
+        if params.model != "tiny":
+            default = ship_settings(params.model)
+        else:
             decoder, training = params.decoder.model_dump(), params.training.model_dump()
             stored = train_writer(families, grid, decoder, training, params.seeds[0], device)
 
@@ -177,7 +186,7 @@ def hag(params: Hag) -> dict[str, Any]:
             for seed in params.seeds
         ]
         fixed = {
-            "default": [DEFAULT] * len(families),
+            "default": [default] * len(families),
             "greedy": [GREEDY] * len(families),
             "global": [single] * len(families),
             "family": [configurations[label["best"]] for label in labels],
@@ -200,14 +209,17 @@ def hag(params: Hag) -> dict[str, Any]:
             data[wanted.recorded] = chains
             recorded = [choose_recorded(chains, params.encoder, 5, seed, device) for seed in params.seeds]
 
-        claims = claims_of([f["name"] for f in families], answered, wanted.recorded, recorded)
+        named = BASELINES | ({} if params.model == "tiny" else {"default": "the settings that the model ships with"})
+        claims = claims_of([f["name"] for f in families], answered, named, wanted.recorded, recorded)
         found.claims = [judge_claim(claim, params.resamples) for claim in claims]
         found.datasets = {d["name"]: d["content"] for d in data.values()}
         describe(found, params, families, walked, configurations, labels, fixed, answered, oracle, recorded, tuned)
     return found.report
 
 
-def claims_of(families: list[str], answered: list[Any], recorded_name: str, recorded: list[Any]) -> list[Claim]:
+def claims_of(
+    families: list[str], answered: list[Any], named: dict[str, str], recorded_name: str, recorded: list[Any]
+) -> list[Claim]:
     """The paper's claims, then the strong baselines, then the same question on a large model's recorded answers."""
 
     def of(method: str) -> list[dict[str, str]]:
@@ -216,7 +228,7 @@ def claims_of(families: list[str], answered: list[Any], recorded_name: str, reco
     def beats(identity: str, baseline: str, statement: str) -> Claim:
         return Claim(
             id=identity, statement=statement, metric="score, 0 to 1 in each family", ours=of("hag"),
-            baseline=of(baseline), baseline_name=BASELINES[baseline], datasets=families, statistic="mean",
+            baseline=of(baseline), baseline_name=named[baseline], datasets=families, statistic="mean",
         )  # fmt: skip
 
     def passes(identity: str, output: str, bar: float, statement: str, metric: str) -> Claim:
@@ -227,7 +239,7 @@ def claims_of(families: list[str], answered: list[Any], recorded_name: str, reco
         )  # fmt: skip
 
     claims = [
-        beats("hag_beats_default", "default", "The model's own settings beat the library's default"),
+        beats("hag_beats_default", "default", f"The model's own settings beat {named['default']}"),
         beats("hag_beats_random", "random", "The model's own settings beat random ones"),
         beats("hag_beats_global", "global", "The model's own settings beat the best single configuration"),
         beats("hag_beats_greedy", "greedy", "The model's own settings beat greedy decoding"),
@@ -286,6 +298,8 @@ def describe(
     d = params.decoder
     tiny = f"decoder of {d.layers} layers of width {d.width}, trained here"
     found.model = tiny if params.model == "tiny" else params.model
+    if params.tuning.rank:
+        found.model += f", tuned by LoRA of rank {params.tuning.rank}"
     same = len({c[0] for c in best}) == 1
     found.notes = [
         f"{len(configurations)} configurations were tried on every validation input; the best single one is "

@@ -109,6 +109,14 @@ def train_writer(
     return ModelArtifact(**artifact, name="writer", score=None, history=done.history)
 
 
+@cached_task(name="ship_settings")
+def ship_settings(model: str) -> list[float]:
+    """The configuration that a pretrained model is shipped with."""
+    from paperflows.components.decoding.shipped import shipped_configuration
+
+    return list(values_of(shipped_configuration(model)))
+
+
 @cached_task(name="prune_grid", task_run_name="prune_grid-{family[name]}")
 def prune_grid(
     model: str, stored: Artifact | None, family: FamilyArtifact, kind: str, grid: dict[str, list[float]], inputs: int,
@@ -290,11 +298,14 @@ def values_of(configuration: Any) -> tuple[float, ...]:
 
 
 def open_writer(model: str, stored: Artifact | None, grid: dict[str, list[float]], device: str) -> Any:
-    """The writer of an artifact, or the pretrained `model`, on the device and ready to generate."""
+    """The writer of an artifact, or the pretrained `model`, on the device and ready to generate; bfloat16 on a GPU."""
+    import torch
+
     from paperflows.components.decoding.writer import Writer
     from paperflows.components.training.device import accelerator
 
     writer = Writer.load(model if stored is None else str(open_artifact(stored)), grid)
-    writer.model.to(accelerator(device).device)
+    place = accelerator(device).device
+    writer.model.to(place, dtype=torch.float32 if place.type == "cpu" else torch.bfloat16)
     writer.model.eval()
     return writer

@@ -32,12 +32,17 @@ def tune_writer(
 
     Args:
         labelled: of `label_inputs`, a family each.
-        training: steps, batch_size, learning_rate.
+        training: steps, batch_size, learning_rate, rank (of LoRA; 0 tunes all weights).
     """
+    import torch
+
     from paperflows.components.decoding.configurations import draw
     from paperflows.components.decoding.writer import sequence_loss
+    from paperflows.components.training.device import bf16_is_fast
 
     writer = open_writer(model, stored, grid, "cpu")
+    if training["rank"]:
+        writer.adapt(training["rank"], torch.bfloat16 if bf16_is_fast(device) else torch.float32)
     asked, answered = [], []
     for number, (family, labels) in enumerate(zip(families, labelled, strict=True)):
         rows = read_rows(open_artifact(labels) / LABELS)
@@ -60,6 +65,8 @@ def tune_writer(
     )  # fmt: skip
     with new_artifact() as (folder, artifact):
         writer.model.cpu()
+        if training["rank"]:
+            writer.merge()
         writer.save(folder)
     return ModelArtifact(**artifact, name="tuned", score=None, history=done.history)
 

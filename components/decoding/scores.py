@@ -1,5 +1,6 @@
 """How good an output is for its family, in [0, 1]. Letters: N texts, V tokens of the vocabulary."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,12 +8,15 @@ from numpy.typing import NDArray
 
 from paperflows.components.decoding.families import Item, Kind
 
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
 
 def score_outputs(kind: Kind, items: Sequence[Item], outputs: Sequence[str], fluency: "Fluency | None") -> list[float]:
     """One score for each output of the item beside it.
 
-    Exact match for sums; chrF for translation; for captions, chrF to the other captions times distance (1 - chrF) to
-    the given one; for continuations, distinct bigrams times the share of 4-grams that do not repeat times fluency.
+    Whether its last number is the answer, for sums; chrF for translation; for captions, chrF to the other captions
+    times distance (1 - chrF) to the given one; for continuations, distinct bigrams times the share of 4-grams that do
+    not repeat times fluency.
     """
     from sacrebleu.metrics import CHRF
 
@@ -22,7 +26,7 @@ def score_outputs(kind: Kind, items: Sequence[Item], outputs: Sequence[str], flu
         return float(chrf.sentence_score(text, list(references)).score) / 100 if text.strip() else 0.0
 
     if kind == "sums":
-        return [float(text.strip() == item.answer) for item, text in zip(items, outputs, strict=True)]
+        return [float(_last_number(text) == float(item.answer)) for item, text in zip(items, outputs, strict=True)]
     if kind == "translation":
         return [similar(text, item.references) for item, text in zip(items, outputs, strict=True)]
     if kind == "captions":
@@ -34,6 +38,11 @@ def score_outputs(kind: Kind, items: Sequence[Item], outputs: Sequence[str], flu
     fluent = fluency.of(outputs)
     words = [text.split() for text in outputs]
     return [distinct(w, 2) * distinct(w, 4) * f for w, f in zip(words, fluent, strict=True)]
+
+
+def _last_number(text: str) -> float | None:
+    found = _NUMBER.findall(text)
+    return float(found[-1].replace(",", "")) if found else None
 
 
 def distinct(words: Sequence[str], n: int) -> float:

@@ -1,7 +1,8 @@
 """A language model that writes its decoding settings first and then answers under them.
 
 An input ends in one of two marks: after `<settings>` the model writes one special word a setting; before `<answer>` it
-is told these words, and after it writes the answer. Letters: B sequences, T tokens, R generations.
+is told these words, and after it writes the answer. A model with a chat template reads the input as a message, and the
+marks stand where its own turn begins. Letters: B sequences, T tokens, R generations.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,8 @@ from paperflows.components.models.pretrained import load_pretrained, load_tokeni
 from paperflows.components.models.tiny_decoder import tiny_decoder
 
 ASK, ANSWER = "<settings>", "<answer>"
-ROWS = 512  # generated together
+ROWS = 512  # generated together, at most,
+CACHE = 8 * 2**30  # with keys and values of so many bytes
 
 
 def train_tokenizer(texts: Sequence[str], *, size: int) -> Any:
@@ -59,6 +61,7 @@ class Writer:
 
     def __init__(self, model: nn.Module, tokenizer: Any, grid: Grid) -> None:
         self.model, self.tokenizer, self.grid = model, tokenizer, grid
+        self._chats = bool(tokenizer.chat_template)
         words = [ASK, ANSWER, *grid_words(grid)]
         if missing := [word for word in words if word not in tokenizer.get_vocab()]:
             tokenizer.add_special_tokens({"additional_special_tokens": missing})
@@ -66,6 +69,10 @@ class Writer:
                 model.resize_token_embeddings(len(tokenizer))  # type: ignore[operator]
             self._begin_new(missing)
         self._end = tokenizer.eos_token_id
+        self._ends = {self._end}
+        if self._chats:  # a turn may end otherwise than a text does
+            shipped = model.generation_config.eos_token_id  # type: ignore[union-attr]
+            self._ends |= {shipped} if isinstance(shipped, int) else set(shipped or ())  # type: ignore[arg-type]
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._end
 
     @torch.no_grad()
@@ -99,6 +106,30 @@ class Writer:
         """Write weights, config and tokenizer."""
         self.model.save_pretrained(folder)  # type: ignore[operator]
         self.tokenizer.save_pretrained(folder)
+
+    def adapt(self, rank: int, dtype: torch.dtype) -> None:
+        """Freeze everything in `dtype` but LoRA's updates of all linear layers, twice their rank as alpha, and the rows
+        of the words for settings (Hu et al. 2022); activations are computed again in the backward pass.
+        """
+        from peft import LoraConfig, get_peft_model
+
+        model: Any = self.model.to(dtype)
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        tables = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
+        if model.config.tie_word_embeddings:
+            tables = {id(model.get_input_embeddings())}
+        numbers = self.tokenizer.convert_tokens_to_ids([ASK, ANSWER, *grid_words(self.grid)])
+        rows = {name.rpartition(".")[2]: numbers for name, module in model.named_modules() if id(module) in tables}
+        lora = LoraConfig(
+            r=rank, lora_alpha=2 * rank, target_modules="all-linear", trainable_token_indices=rows,
+            task_type="CAUSAL_LM",
+        )  # fmt: skip
+        self.model = get_peft_model(model, lora)
+
+    def merge(self) -> None:
+        """Add what `adapt` trained to the weights, which are a plain model's again."""
+        self.model = self.model.merge_and_unload()  # type: ignore[operator]
+        self.model.activation_checkpointing_disable()  # type: ignore[operator]
 
     def answer_rows(
         self, prompts: Sequence[str], answers: Sequence[str], told: Sequence[Configuration] | None = None
@@ -160,10 +191,18 @@ class Writer:
         return [text.strip() for text in self.tokenizer.batch_decode(rows, skip_special_tokens=True)]
 
     def _ask(self, prompts: Sequence[str], mark: str, told: Sequence[Configuration] | None = None) -> list[list[int]]:
+        """Ids of the inputs as the model reads them; a model that chats and is told nothing reads a plain message."""
         number = self.tokenizer.convert_tokens_to_ids(mark)
         said = [self._said(configuration) for configuration in told] if told is not None else [[]] * len(prompts)
-        asked = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
-        return [[*ids, *words, number] for ids, words in zip(asked, said, strict=True)]
+        ends = [] if self._chats and mark == ANSWER and told is None else [number]
+        if self._chats:
+            turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+            texts = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            asked = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        else:
+            first = [i for i in self.tokenizer("")["input_ids"] if i == self.tokenizer.bos_token_id]
+            asked = [first + ids for ids in self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]
+        return [[*ids, *words, *ends] for ids, words in zip(asked, said, strict=True)]
 
     def _said(self, configuration: Configuration) -> list[int]:
         ids: list[int] = self.tokenizer.convert_tokens_to_ids(configuration.words(self.grid))
@@ -175,11 +214,12 @@ class Writer:
     ) -> list[list[int]]:  # fmt: skip
         lengths = np.array([len(asked[i]) for i in which])
         device = next(self.model.parameters()).device
-        ends = torch.tensor([self._end], device=device)
+        ends = torch.tensor(sorted(self._ends), device=device)
         out: list[list[int]] = [[] for _ in which]
         order = np.lexsort((which, lengths))
-        for at in range(0, len(order), ROWS):
-            rows = order[at : at + ROWS]
+        size = rows_that_fit(self.model, int(lengths.max(initial=1)) + steps)
+        for at in range(0, len(order), size):
+            rows = order[at : at + size]
             mine, place = np.unique(which[rows], return_inverse=True)
             ids, mask = left_pad([asked[i] for i in mine], self._pad, device)
             settings = as_rows([configurations[r] for r in rows]).to(device)
@@ -189,8 +229,17 @@ class Writer:
                 limits=torch.full((len(rows),), steps, device=device), ends=ends,
             )  # fmt: skip
             for r, tokens, length in zip(rows, done.tokens.tolist(), done.lengths.tolist(), strict=True):
-                out[r] = [token for token in tokens[:length] if token != self._end]
+                out[r] = [token for token in tokens[:length] if token not in self._ends]
         return out
+
+
+def rows_that_fit(model: Any, tokens: int) -> int:
+    """Rows of so many tokens that are generated together: at most `ROWS`, and keys and values within `CACHE` bytes."""
+    c, head = model.config, getattr(model.config, "head_dim", None)
+    heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+    width = heads * (head or c.hidden_size // c.num_attention_heads)
+    each = 2 * c.num_hidden_layers * width * next(model.parameters()).element_size()
+    return max(1, min(ROWS, CACHE // (each * tokens)))
 
 
 def sequence_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:

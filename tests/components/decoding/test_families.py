@@ -34,7 +34,8 @@ def test_copying_a_caption_scores_nothing_and_saying_it_otherwise_does():
 
 def test_sums_are_right_or_wrong():
     item = Item("", "3+4", "7", ("7",))
-    assert score_outputs("sums", [item] * 3, [" 7 ", "8", ""], None) == [1.0, 0.0, 0.0]
+    said = [" 7 ", "8", "", "3+4 = 7.", "7 or 8"]
+    assert score_outputs("sums", [item] * 5, said, None) == [1.0, 0.0, 0.0, 1.0, 0.0]
 
 
 def test_repeating_and_nonsense_score_below_plain_text():
