@@ -53,7 +53,10 @@ class SeqLabelExit(FlowParameters):
     reaches: tuple[int, ...] = Field(
         min_length=1, description="k of the windows that stage 2 draws, and that are tried beside k = 0"
     )
-    thresholds: tuple[float, ...] = Field(min_length=2, description="delta, of TOKEE's lower half of the layers")
+    thresholds: tuple[float, ...] = Field(
+        min_length=2, description="delta, of TOKEE's lower half of the layers: those that stage 2 draws"
+    )
+    measured: tuple[float, ...] = Field((), description="Those that TOKEE is measured at, if they are others")
     depths: tuple[int, ...] = Field(min_length=1, description="Depths of truncated models")
     ranked_seeds: int = Field(ge=1, description="Seeds of methods that are reported but that no claim needs")
     speedups: tuple[float, float] = Field(
@@ -81,14 +84,18 @@ def seq_label_exit(params: SeqLabelExit) -> dict[str, Any]:
         start = fetch_encoder(params.encoder)
 
         taggers = train_all(params, start, data)
-        tokee = {model: trace_all(params, taggers[model], data, windows(params)) for model in ("sampled", "continued")}
+        finely = params.measured or params.thresholds
+        tokee = {
+            model: trace_all(params, taggers[model], data, windows(params), finely) for model in ("sampled", "continued")
+        }
         t = params.training.model_dump()
         sentee = [
             [trace_sentences(tagger, d, t, params.device) for tagger, d in zip(row, data, strict=True)]
             for row in taggers["continued"]
         ]
-        ablations = trace_all(params, taggers["sampled"][:1], data, variants(params), chosen_from=False)
-        dealt = trace_all(params, taggers["random"], data, windows(params)[:1], chosen_from=False)
+        coarsely = params.thresholds
+        ablations = trace_all(params, taggers["sampled"][:1], data, variants(params), coarsely, chosen_from=False)
+        dealt = trace_all(params, taggers["random"], data, windows(params)[:1], coarsely, chosen_from=False)
 
         place = names.tasks.index(names.timed)
         times = time_words(
@@ -158,13 +165,14 @@ def variants(params: SeqLabelExit) -> list[dict[str, Any]]:
 
 
 def trace_all(
-    params: SeqLabelExit, taggers: Any, data: list[Any], rules: list[dict[str, Any]], *, chosen_from: bool = True
-) -> list[list[list[Any]]]:
+    params: SeqLabelExit, taggers: Any, data: list[Any], rules: list[dict[str, Any]], thresholds: tuple[float, ...],
+    *, chosen_from: bool = True,
+) -> list[list[list[Any]]]:  # fmt: skip
     """For each seed and dataset, one curve a rule."""
     t = params.training.model_dump()
     return [
         [
-            [trace_words(tagger, d, rule, list(params.thresholds), t, params.device, chosen_from) for rule in rules]
+            [trace_words(tagger, d, rule, list(thresholds), t, params.device, chosen_from) for rule in rules]
             for tagger, d in zip(row, data, strict=True)
         ]
         for row in taggers
@@ -273,7 +281,8 @@ def describe(
         "Entity F1 as seqeval's default counts (an I- without B- starts an entity); parts of speech by accuracy.",
         "Every model but stage 1 has had the steps of both stages, on the same sentences in the same order. Costs "
         "include the exits on all words. SENTEE and TOKEE take the rule that validation prefers: SENTEE of a hundred "
-        "thresholds on the highest or the mean uncertainty, TOKEE of its windows and thresholds.",
+        "thresholds on the highest or the mean uncertainty, TOKEE of its windows and "
+        f"{len(params.measured or params.thresholds)} thresholds each.",
     ]
     found.children = [
         (f"{model}-{t['dataset']}-seed{seed}", {"method": model, "seed": seed}, t["history"])
