@@ -49,10 +49,15 @@ def build_ledger(root: Path, *, links: dict[str, str] | None = None) -> Path:
         loader=PackageLoader("paperflows", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"number": number, "interval": interval_svg, "rows": claim_rows}
+    tallies = {
+        slug: {v: sum(c["verdict"] == v for c in findings_of(found[0].report)) for v in VERDICTS}
+        for slug, found in by_paper.items()
+    }
     page = environment.get_template("ledger.html.jinja").render(
         titles=titles,
         papers=by_paper,
-        counts={v: sum(c["verdict"] == v for e in _first(by_paper) for c in findings_of(e.report)) for v in VERDICTS},
+        tallies=tallies,
+        counts={v: sum(tally[v] for tally in tallies.values()) for v in VERDICTS},
         links=links or {},
         leaderboard=leaderboard_rows(_first(by_paper)),
         built=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

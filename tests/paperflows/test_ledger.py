@@ -45,6 +45,21 @@ def test_all_nineteen_papers_are_listed_and_a_twentieth_is_added(tmp_path):
     assert page.count('<article class="planned">') == 19
 
 
+def test_the_index_leads_to_each_paper_and_counts_its_verdicts(tmp_path):
+    check = {**CLAIM, "kind": "check"}
+    put(tmp_path / "reports" / "claif.json", report() | {"claims": [CLAIM, {**CLAIM, "verdict": "fails"}, check]})
+    put(tmp_path / "reports" / "elue.json", report("elue", verdict="undecided"))
+    page = build_ledger(tmp_path).read_text()
+    links = re.findall(r'<a href="#(\w+)" title="[^"]+"><code>\1</code><span>(.*?)</span></a>', page)
+    shown = {slug: re.findall(r'class="(\w+)"[^>]*>(\d+)<', counts) for slug, counts in links}
+    assert shown == {
+        "claif": [("holds", "1"), ("undecided", "0"), ("fails", "1")],
+        "elue": [("holds", "0"), ("undecided", "1"), ("fails", "0")],
+    }
+    assert all(f'<article id="{slug}">' in page for slug in shown)
+    assert "Not run here yet" in page
+
+
 def test_committed_results_come_first_and_the_newest_run_of_each_kind(tmp_path):
     put(tmp_path / "docs" / "results" / "claif.json", report(profile="study", verdict="fails"))
     put(tmp_path / "reports" / "claif.json", report())
