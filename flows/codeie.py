@@ -119,10 +119,10 @@ def codeie(params: Codeie) -> dict[str, Any]:
     """Write records as code and as brackets with a code and a text model, and judge which fits which."""
     with open_run("codeie", PAPER.title, params) as found:
         names = params.datasets.of(params.data)
-        kinds = ["tagging", "relations"]
-        jobs = [(load_dataset(params.data, name, kinds), False) for name in names.entities]
-        jobs += [(load_dataset(params.data, name, ["relations"]), True) for name in names.relations]
-        prose = load_dataset(params.data, names.prose)
+        kinds, splits = ["tagging", "relations"], ["train", "test"]
+        jobs = [(load_dataset(params.data, name, kinds, splits), False) for name in names.entities]
+        jobs += [(load_dataset(params.data, name, ["relations"], splits), True) for name in names.relations]
+        prose = load_dataset(params.data, names.prose, splits=["train"])
 
         p = params.pretraining
         corpora = {"code": collect_code(p.characters), "text": collect_prose(prose, p.characters)}

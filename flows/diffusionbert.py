@@ -121,7 +121,7 @@ def diffusionbert(params: Diffusionbert) -> dict[str, Any]:
     with open_run("diffusionbert", PAPER.title, params) as found:
         c, noise, device = params.corpus, params.noise.model_dump(), params.device
         size = (params.encoder, params.layers)
-        data = load_dataset(params.data, params.texts.of(params.data))
+        data = load_dataset(params.data, params.texts.of(params.data), splits=["train", "test"])
         corpus = prepare_corpus(data, params.encoder, c.least, c.max_length, c.limits)
         trained = {
             name: [train_denoiser.submit(name, process, corpus, *size, noise, seed, device) for seed in params.seeds]

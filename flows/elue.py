@@ -99,8 +99,8 @@ def elue(params: Elue) -> dict[str, Any]:
     with open_run("elue", PAPER.title, params) as found:
         names = params.datasets.of(params.data)
         kinds = ["classification", "classification of a pair"]
-        data = [load_dataset(params.data, name, kinds) for name in names.tasks]
-        texts = [load_dataset(params.data, name) for name in names.pretraining]
+        data = [load_dataset(params.data, name, kinds, ["train", "validation", "test"]) for name in names.tasks]
+        texts = [load_dataset(params.data, name, splits=["train"]) for name in names.pretraining]
         start = fetch_encoder(params.encoder)
 
         exits = train_all(params, start, data)

@@ -105,8 +105,8 @@ def hashee(params: Hashee) -> dict[str, Any]:
     with open_run("hashee", PAPER.title, params) as found:
         names = params.datasets.of(params.data)
         kinds = ["classification", "classification of a pair"]
-        data = [load_dataset(params.data, name, kinds) for name in names.tasks]
-        text = load_dataset(params.data, names.text)
+        data = [load_dataset(params.data, name, kinds, ["train", "validation", "test"]) for name in names.tasks]
+        text = load_dataset(params.data, names.text, splits=["train", "test"])
         bits = load_dataset(params.data, names.difficulty) if names.difficulty else None
 
         start = fetch_encoder(params.encoder)

@@ -16,7 +16,7 @@ from paperflows.flows.registry import Paper
 from paperflows.tasks import plots
 from paperflows.tasks.claims import Claim, judge_claim
 from paperflows.tasks.data import load_dataset
-from paperflows.tasks.prompts import draw_shots, probe_shots, time_tuning, tune_encoder
+from paperflows.tasks.prompts import check_layers, draw_shots, probe_shots, time_tuning, tune_encoder
 from paperflows.tasks.run import open_run
 from paperflows.tasks.runner import runner
 
@@ -69,6 +69,7 @@ def lpt(params: Lpt) -> dict[str, Any]:
         more = names.unlabelled if params.encoder.head == "words" else ()
         texts = [load_dataset(params.data, name) for name in more]
         model = prepare_encoder(params.encoder, [*data, *texts], data, params.device)
+        check_layers(model, [params.layer, *params.layers])
         shots = [
             [draw_shots(d, params.shots, params.evaluated, params.templates, seed) for d in data]
             for seed in params.seeds
@@ -176,8 +177,8 @@ def cost_claims(times: dict[str, Any], dataset: str) -> list[Claim]:
             ours=[times["input"]], baseline=[times["late"]], baseline_name="late prompt", datasets=[dataset],
         ),
         Claim(
-            id="step_memory", metric="bytes kept for the backward pass", compare="ratio", margin=0.6, statistic="mean",
-            statement="The late prompt keeps at most 60 % of the activations", lower_is_better=True,
+            id="step_memory", metric="bytes kept for the backward pass", compare="ratio", margin=0.6,
+            statement="The late prompt keeps at most 60 % of the activations", lower_is_better=True, statistic="median",
             ours=[times["bytes late"]], baseline=[times["bytes input"]], baseline_name="prompt at the input",
             datasets=[dataset],
         ),

@@ -353,13 +353,18 @@ def describe(found: Any, params: MetricBias, pairs: Any, measured: dict[str, lis
     found.notes = [
         "Bias: scores of one attribute spread over 0 to 100, mean absolute difference within its pairs.",
         "`bleu` and `chrf` are sacrebleu's, `rouge` is rouge-score's ROUGE-L with stemming, `nist` and `meteor` are "
-        "nltk's; METEOR matches words and stems only, without WordNet's synonyms. `from_recorded` is the largest "
-        "difference of a bias from the recorded one on the same pairs; the recorded BLEU splits at spaces, as "
-        "`bleu-whitespace` does, which the mean of n-gram metrics leaves out beside `bleu`.",
+        "nltk's; METEOR matches words and stems only, without WordNet's synonyms. The mean of n-gram metrics leaves "
+        "`bleu-whitespace` out beside `bleu`.",
+        "`from_recorded` is the largest difference of a bias from the recorded one on the same pairs; the recorded "
+        "BLEU splits at spaces, as `bleu-whitespace` does."
+        if any(name.startswith("from_recorded") for name in found.metrics)
+        else "",
         "`words.listed` are pairs whose differing words are all in the lists that adapters were trained with; "
-        "`words.left_out` have the same words in another order. Held-out "
-        "adapters may have read words of the attribute, as context or where another list has a homonym that is not in "
-        "the attribute's own; none of its list was exchanged.",
+        "`words.left_out` have the same words in another order.",
+        "Held-out adapters may have read words of the attribute, as context or where another list has a homonym that "
+        "is not in the attribute's own; none of its list was exchanged."
+        if params.adapters.held_out
+        else "",
         "`correlation` says how far a metric follows people at all: the bias of one that does not says little. The "
         "likelihood metric is of a small denoiser trained in the flow.",
         "Figures of `bertscore-adapters` are means over the seeds. The regression metric and the small denoiser are "

@@ -104,7 +104,10 @@ def validate(kind: type[P], values: dict[str, Any], slug: str) -> P:
             ) from error
         if first["type"] == "missing":
             raise InputError(f"parameter {name} is missing in params.yaml") from error
-        raise InputError(f"parameter {name}: {first['msg'].lower()}, got {first['input']!r}") from error
+        said = first["msg"].removeprefix("Value error, ")
+        # what a rule on several values was given is the whole section: the rule says which of it is wrong
+        given = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        raise InputError(f"parameter {name}: {said[:1].lower()}{said[1:]}{given}") from error
 
 
 def near(name: str, known: Sequence[str]) -> str:

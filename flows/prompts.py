@@ -89,8 +89,9 @@ def with_rates(methods: Iterable[str], rates: Mapping[str, Any]) -> None:
 def notes_on_shots(shots: list[list[Any]]) -> list[str]:
     """Classes too small for the shots asked for."""
     return [
-        f"{s['dataset']}: " + ", ".join(f"{label} has {count}" for label, count in s["short"].items())
-        + " examples in train and dev together, fewer than asked for."
+        f"{s['dataset']}: fewer examples than `shots` asks for: "
+        + ", ".join(f"{label} has {few} in train and {others} in dev" for label, (few, others) in s["short"].items())
+        + "."
         for s in shots[0]
         if s["short"]
     ]  # fmt: skip

@@ -44,7 +44,11 @@ def run(
     """Run a flow: the method, its baselines, and a verdict on each claim."""
     from paperflows.launch import run_flow
 
-    run_flow(slug, profile=profile, data=data, overrides=sets or [], debug=debug)
+    try:
+        run_flow(slug, profile=profile, data=data, overrides=sets or [], debug=debug)
+    except KeyboardInterrupt:
+        typer.echo("stopped; start again to go on from the last checkpoint", err=True)
+        raise
 
 
 @app.command()
@@ -112,13 +116,13 @@ def data_check(
     max_errors: Annotated[int, typer.Option(help="Problems shown of each dataset.")] = 5,
 ) -> None:
     """Check datasets: file, line and field of the first errors."""
-    from paperflows.components.data.check import check_folder, find_datasets
+    from paperflows.components.data.check import check_folder, find_datasets, passed_over, split_files
 
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
-    bad, datasets = 0, find_datasets(folder)
-    if not datasets:
-        raise InputError(f"{folder}: no dataset found, that is no folder with <split>.jsonl or <split>.jsonl.gz files")
+    bad, datasets, others = 0, find_datasets(folder), passed_over(folder)
+    if not datasets and not others:
+        split_files(folder)  # says what is expected
     for name, path in datasets.items():
         result = check_folder(path, max_errors=max_errors)
         rows = ", ".join(f"{split} {count:,}" for split, count in result.splits.items())
@@ -128,6 +132,10 @@ def data_check(
         for problem in result.problems:
             typer.echo(f"    {problem}")
         bad += not result.ok
+    for name, files in others.items():
+        typer.echo(f"--  {name:<24} not read: no <split>.jsonl, but {', '.join(files[:3])}")
+    if not datasets:
+        raise InputError(f"{folder}: no dataset, that is no folder with <split>.jsonl or <split>.jsonl.gz files")
     if bad:
         raise InputError(f"{bad} dataset{'s' if bad > 1 else ''} in {folder} cannot be used as they are")
 
@@ -144,9 +152,6 @@ def main() -> None:
             raise
         typer.echo(f"paperflows: {error}", err=True)
         sys.exit(2 if isinstance(error, InputError) else 3)
-    except KeyboardInterrupt:
-        typer.echo("stopped; start again to go on from the last checkpoint", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from paperflows.components.errors import InputError
 from paperflows.tasks.plots import no_effect
-from paperflows.tasks.report import claim_rows, findings_of, number, read_report, write_text
+from paperflows.tasks.report import alike, claim_rows, findings_of, number, read_report, write_text
 
 PAGE = Path("reports") / "index.html"
 RESULTS = Path("docs") / "results"
@@ -48,7 +48,7 @@ def build_ledger(root: Path, *, links: dict[str, str] | None = None) -> Path:
     environment = Environment(
         loader=PackageLoader("paperflows", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"number": number, "interval": interval_svg, "rows": claim_rows}
+    environment.filters |= {"number": number, "alike": alike, "interval": interval_svg, "rows": claim_rows}
     tallies = {
         slug: {v: sum(c["verdict"] == v for c in findings_of(found[0].report)) for v in VERDICTS}
         for slug, found in by_paper.items()

@@ -62,12 +62,15 @@ def temporary_prefect(root: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]
     """A Prefect server that is stopped at the end: its API's address, at once, and the process that will answer there.
 
     Prefect would start one too, but only when the flow begins, and import the whole server here to do so; this one
-    starts while the caller imports what the flow needs, and ends however the caller ends.
+    starts while the caller imports what the flow needs, and ends however the caller ends: by its closed input and not
+    by a Ctrl-C, which a terminal sends to the whole group, since the caller still has to report to it then.
     """
     port = free_port(HOST)
     command = [sys.executable, "-m", "paperflows.processes", str(port)]
     with log_file(root, "temporary-prefect").open("wb") as log:
-        process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, cwd=root, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         yield f"http://{HOST}:{port}/api", process
     finally:

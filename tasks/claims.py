@@ -72,7 +72,8 @@ def judge_claim(claim: Claim, resamples: int = 1000) -> dict[str, Any]:
         a, b = np.stack([o[name] for o in ours]), np.stack([o[name] for o in baseline])
         pairs.append(Paired(gold[name] if gold else np.zeros(a.shape[1]), a, b, groups[name] if groups else None))
     statistic = statistics.mean_statistic if claim.statistic == "mean" else getattr(statistics, claim.statistic)
-    effect = paired_bootstrap(pairs, statistic, resamples=resamples, compare=claim.compare)
+    measured = claim.statistic == "median"  # repeats of a measurement, of which none is unseen
+    effect = paired_bootstrap(pairs, statistic, resamples=resamples, compare=claim.compare, unseen=not measured)
     interval = effect.ci95 if claim.kind == "finding" else (effect.effect, effect.effect)
     return {
         "id": claim.id,

@@ -30,7 +30,7 @@ class SentenceArtifact(Artifact):
     left_out: int
 
 
-def load_dataset(source: str, name: str, task_types: Sequence[str] = ()) -> DatasetArtifact:
+def load_dataset(source: str, name: str, task_types: Sequence[str] = (), splits: Sequence[str] = ()) -> DatasetArtifact:
     """Read, check and store one dataset (the task `load_dataset`); a folder's files are looked at every time.
 
     What may be meant so but should be known, such as texts that stand in train and in test, is told by the report.
@@ -38,12 +38,18 @@ def load_dataset(source: str, name: str, task_types: Sequence[str] = ()) -> Data
     Args:
         source: "builtin", "hub" or a folder.
         task_types: the task types that the flow can use; empty for any.
+        splits: those that it reads in any case.
 
     Raises:
-        InputError: unknown name, bad data (file, line, field) or another task type.
+        InputError: unknown name, bad data (file, line, field), another task type, or a split that is missing.
         ServiceError: the hub cannot be reached.
     """
     loaded: DatasetArtifact = _load_dataset(source, name, list(task_types), _state_of(source, name))
+    if missing := [split for split in splits if split not in loaded["rows"]]:
+        raise InputError(
+            f"dataset {name!r} has no split {' and no split '.join(missing)} (it has {', '.join(loaded['rows'])}); "
+            f"this flow reads {', '.join(splits)}"
+        )
     for warning in loaded["warnings"]:
         remark(f"{name}: {warning}.")
     return loaded

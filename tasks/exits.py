@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from paperflows.components.errors import ServiceError
+from paperflows.components.errors import InputError, ServiceError
 from paperflows.tasks.data import DatasetArtifact, read_split
 from paperflows.tasks.policy import cached_task
 from paperflows.tasks.store import Artifact, new_artifact, open_artifact
@@ -72,6 +72,9 @@ def train_exits(
     t, folder = training, open_artifact(start)
     rows = sentences.sample(read_split(data, "train"), t["examples"], seed=0)
     labels = sentences.label_names(read_split(data, "train"))
+    for split in splits:
+        if new := set(map(str, sentences.label_names(read_split(data, split)))) - set(map(str, labels)):
+            raise InputError(f"dataset {data['name']!r}, split {split}: label {min(new)!r} is not among train's")
     torch.manual_seed(seed)
     if (folder / NOTE).is_file():
         model, tokenizer, _ = load_classifier(

@@ -1,5 +1,6 @@
 """Tune encoders on a handful of examples: by prompts, adapters, or whole."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from paperflows.tasks.data import DatasetArtifact, read_rows, read_split
@@ -19,7 +20,7 @@ class ShotsArtifact(Artifact):
     dataset: str
     pair: bool
     template: dict[str, Any]
-    short: dict[str, int]
+    short: dict[str, list[int]]
 
 
 class TunedArtifact(Artifact):
@@ -46,7 +47,8 @@ def draw_shots(
         templates: the user's own, by dataset; others come with the project. None: the task is not put in a template.
 
     A dataset without a training split, such as FewCLUE's, gives its `train_few` and `validation_few`; one without a
-    test split, such as GLUE's on the hub, is judged on its validation split, which nothing here reads otherwise.
+    test split, such as GLUE's on the hub, is judged on its validation split. Where a class has too few examples for
+    both in train, and there is a validation split beside test, dev is drawn from that.
     """
     import random
     from collections import Counter
@@ -59,24 +61,46 @@ def draw_shots(
 
     splits = ["train"] if "train" in data["rows"] else ["train_few", "validation_few"]
     rows = [row for split in splits for row in read_split(data, split)]
+    test = read_split(data, "test" if "test" in data["rows"] else "validation")
     template: dict[str, Any] = {}
     if templates is not None:
         found = template_of(data["name"], templates)
         template = asdict(found)
-        unknown = {str(row["label"]) for row in rows} - set(found.labels)
-        if unknown:
-            raise InputError(f"dataset {data['name']!r}: its label {min(unknown)!r} is not in its template")
-    test = read_split(data, "test" if "test" in data["rows"] else "validation")
-    train, dev = few_shot(rows, train=shots, dev=shots, seed=seed, without=test)
+        if unknown := {str(row["label"]) for row in [*rows, *test]} - set(found.labels):
+            raise InputError(
+                f"dataset {data['name']!r}: its label {min(unknown)!r} is not in its template, which knows "
+                f"{', '.join(found.labels)}: add it to words and sentences of templates.{data['name']}"
+            )
+    scarce = min(Counter(str(row["label"]) for row in rows).values()) < 2 * shots
+    if scarce and {"train", "validation", "test"} <= data["rows"].keys():
+        train, _ = few_shot(rows, train=shots, dev=0, seed=seed, without=test)
+        dev, _ = few_shot(read_split(data, "validation"), train=shots, dev=0, seed=seed, without=[*test, *train])
+    else:
+        train, dev = few_shot(rows, train=shots, dev=shots, seed=seed, without=test)
     random.Random(0).shuffle(test)
     with new_artifact() as (folder, artifact):
         drawn: dict[str, list[Any]] = {"train": train, "dev": dev, "test": test[:evaluated]}
         for split, some in drawn.items():
             write_jsonl(folder / f"{split}.jsonl", [dict(row) for row in some])
     pair = bool(train[0].get("text_pair"))
-    counts = Counter(str(row["label"]) for row in [*train, *dev])
-    short = {label: count for label, count in counts.items() if count < 2 * shots}
+    in_train, in_dev = (Counter(str(row["label"]) for row in some) for some in (train, dev))
+    short = {name: [in_train[name], in_dev[name]] for name in in_train if min(in_train[name], in_dev[name]) < shots}
     return ShotsArtifact(**artifact, dataset=data["name"], pair=pair, template=template, short=short)
+
+
+def check_layers(model: Artifact, layers: Iterable[int]) -> None:
+    """Refuse layers at which no prompt can enter the stored encoder, before anything is trained.
+
+    Raises:
+        InputError: it names the layer and those there are.
+    """
+    from transformers import AutoConfig
+
+    from paperflows.components.errors import InputError
+
+    depth = AutoConfig.from_pretrained(open_artifact(model)).num_hidden_layers
+    if wrong := [layer for layer in layers if not 0 < layer < depth]:
+        raise InputError(f"layer {wrong[0]}: the encoder has layers 1 to {depth - 1} at which a prompt can enter")
 
 
 def read_shots(shots: ShotsArtifact, parts: Any, max_length: int) -> dict[str, Any]:

@@ -73,6 +73,12 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
+def alike(value: float, other: float) -> str:
+    """`value` with as many decimals as `number` gives the smaller of both, so that a difference can be checked."""
+    decimals = len(number(min(abs(value), abs(other))).partition(".")[2])
+    return f"{value:,.{decimals}f}"
+
+
 def claim_rows(report: dict[str, Any]) -> list[dict[str, str]]:
     """The claims as table rows: claim, ours, baseline, effect, interval, what it must clear, verdict, seeds, paper.
 
@@ -89,8 +95,8 @@ def claim_rows(report: dict[str, Any]) -> list[dict[str, str]]:
             {
                 "claim": "; ".join(filter(None, said)),
                 "metric": claim["metric"],
-                "ours": number(claim["ours"]),
-                "baseline": f"{number(claim['baseline'])} ({claim['baseline_name']})",
+                "ours": alike(claim["ours"], claim["baseline"]),
+                "baseline": f"{alike(claim['baseline'], claim['ours'])} ({claim['baseline_name']})",
                 "effect": f"× {effect}" if ratio else effect,
                 "95 % interval": f"[{low}, {high}]",
                 "must be": f"{'<' if claim.get('lower_is_better') else '>'} {margin}",

@@ -202,13 +202,15 @@ def trace_sentences(
 
 
 @cached_task(name="best_words")
-def best_words(candidates: list[list[WordCurves]], budget: float) -> AtBudget:
-    """Outputs on test at a budget (share of the full FLOPs) of the rule that validation prefers there.
+def best_words(candidates: list[list[WordCurves]], budgets: dict[str, float]) -> AtBudget:
+    """Outputs on test at a budget of the rule that validation prefers there.
 
-    A rule that is dearer than the budget at all its points on validation is not chosen while another one is not.
+    A rule that is dearer than the budget at all its points on validation is not chosen while another one is not; where
+    none reaches it the cheapest is taken, and `costs` says what it spends.
 
     Args:
         candidates: for each dataset the curves of the rules to choose from.
+        budgets: dataset -> share of the full FLOPs.
     """
     import numpy as np
     from safetensors.numpy import load_file, save_file
@@ -219,11 +221,12 @@ def best_words(candidates: list[list[WordCurves]], budget: float) -> AtBudget:
     outputs, costs = {}, {}
     for curves in candidates:
         (name,) = curves[0]["points"]
+        budget = budgets[name]
 
         def cheapest(curve: WordCurves, name: str = name) -> float:
             return min(p[0] for p in curve["validation"][name])
 
-        def on_validation(curve: WordCurves, name: str = name) -> float:
+        def on_validation(curve: WordCurves, name: str = name, budget: float = budget) -> float:
             points = curve["validation"][name]
             return float(mixture([p[0] for p in points], budget) @ np.array([p[1] for p in points]))
 

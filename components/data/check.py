@@ -11,6 +11,10 @@ from paperflows.components.data.problems import DataError, Problem
 from paperflows.components.data.task_types import SIDE_SPLITS
 from paperflows.components.errors import InputError
 
+OTHER_FORMS = (".csv", ".tsv", ".json", ".txt", ".parquet", ".xlsx", ".arrow")
+# what others call these splits
+ALIASES = {"dev": "validation", "valid": "validation", "val": "validation", "training": "train", "testing": "test"}
+
 
 @dataclass(frozen=True)
 class DatasetCheck:
@@ -103,8 +107,21 @@ def split_files(folder: Path) -> dict[str, Path]:
             raise DataError(Problem(str(file), None, None, f"split '{split}' is also given by {files[split].name}"))
         files[split] = file
     if not files:
-        raise InputError(f"{folder}: expected <split>.jsonl or <split>.jsonl.gz files, found none")
+        others = other_forms(folder)
+        but = f" but {', '.join(others[:3])}: make JSON lines of it, a row a line" if others else ""
+        raise InputError(f"{folder}: expected <split>.jsonl or <split>.jsonl.gz files, found none{but}")
     return files
+
+
+def other_forms(folder: Path) -> list[str]:
+    """Names of the files in a folder that look like data, in a form that is not read."""
+    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in OTHER_FORMS)
+
+
+def passed_over(root: Path) -> dict[str, list[str]]:
+    """Folders in `root` that are no datasets, by name, though they hold data in forms that are not read."""
+    folders = {child.name: child for child in sorted(root.iterdir()) if child.is_dir() and not _holds_splits(child)}
+    return {name: others for name, folder in folders.items() if (others := other_forms(folder))}
 
 
 def find_datasets(root: Path) -> dict[str, Path]:
@@ -148,6 +165,10 @@ def warnings_of(rules: DatasetRules) -> list[str]:
     scored = {*rules.tasks.values()} - {"text"}  # plain texts are read, not scored
     if scored and rules.rows.keys() & {"train", "validation"} and not any("test" in s.split("_") for s in rules.rows):
         found.append("no split named test: what scores this dataset refuses it, or takes validation for it")
+    for split in rules.rows:
+        meant = ALIASES.get(split.casefold(), split.casefold())
+        if split != meant and meant in ("train", "validation", "test") and meant not in rules.rows:
+            found.append(f"split {split}: flows read a split named {meant}")
     if rules.extra_fields:
         found.append(f"fields that no task reads: {', '.join(sorted(rules.extra_fields))}")
     for split, labels in rules.splits_of_class.items():

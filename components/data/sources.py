@@ -75,9 +75,10 @@ def load(
         rows = load_hub(name, entry, cache=hub_cache)
         return _checked(name, f"hub:{entry.id}", _numbered(rows, f"hub:{entry.id}", name), splits)
     found = find_datasets(Path(source))
-    if name not in found:
+    folder = Path(source) / name
+    if name not in found and not folder.is_dir():
         _unknown("dataset", name, found, str(source))
-    files = split_files(found[name])
+    files = split_files(found.get(name, folder))
     readable = {split: (str(file), read_jsonl(file)) for split, file in files.items()}
     return _checked(name, str(found[name]), readable, splits, folder=found[name])
 
@@ -127,5 +128,5 @@ def _refuse_paths(name: str) -> None:
 
 def _unknown(what: str, name: str, among: Collection[str], where: str) -> Never:
     near = difflib.get_close_matches(name, among, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     raise InputError(f"{what} {name!r} is not in {where}{hint} There are: {', '.join(sorted(among)) or 'none'}")

@@ -104,7 +104,12 @@ def detect(fields: Collection[str]) -> RowType | str:
             return f"field '{missing[0]}': expected for task type {kind.name}, got '{near}'"
     if found:
         return found
-    nearest = max(ROW_TYPES, key=lambda kind: len(kind.required & given) / len(kind.required))
+    nearest = max(ROW_TYPES, key=lambda kind: (len(kind.required & given) / len(kind.required), -len(kind.required)))
+    if not nearest.required & given:
+        return (
+            f"field 'text': expected, but missing; no task type has the fields {sorted(given)}. Such as: text and "
+            "label; text, text_pair and score; tokens and tags; or text alone"
+        )
     missing = sorted(nearest.required - given)
     return (
         f"field '{missing[0]}': expected, but missing; no task type has the fields {sorted(given)}. "

@@ -63,6 +63,7 @@ def paired_bootstrap(
     resamples: int = 1000,
     seed: int = 0,
     compare: Compare = "difference",
+    unseen: bool = True,
 ) -> Effect:
     """Difference ours - baseline of a statistic, averaged over seeds and then over datasets, with its interval.
 
@@ -77,6 +78,9 @@ def paired_bootstrap(
     Where no resample differs from another, because no two examples do, the interval is as wide as examples of which
     none was seen could make it: 3 / N of the largest output (the rule of three, Hanley and Lippman-Hand 1983). A ratio
     to a baseline of nothing, and a statistic that many resamples do not have, have a caveat instead of a meaning.
+
+    Args:
+        unseen: there are more examples than these; not so for repeats of one measurement, which may all agree.
 
     Raises:
         ValueError: the datasets have different numbers of seeds, or a statistic is not finite.
@@ -97,9 +101,9 @@ def paired_bootstrap(
             continue
         effects += effect_of(both[0], both[1])
         drawn = _resample(data, statistic, effect_of, resamples, random)
-        if np.ptp(drawn) < 1e-12:
-            unseen = 3 / _independent(data) * _largest(data) / (both[1].mean() if compare == "ratio" else 1.0)
-            drawn = drawn + random.choice([-unseen, unseen], resamples)
+        if unseen and np.ptp(drawn) < 1e-12:
+            others = 3 / _independent(data) * _largest(data) / (both[1].mean() if compare == "ratio" else 1.0)
+            drawn = drawn + random.choice([-others, others], resamples)
         draws += drawn
     point, effects, draws = point / len(datasets), effects / len(datasets), draws / len(datasets)
     if caveat:

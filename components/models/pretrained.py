@@ -31,7 +31,7 @@ def load_pretrained(auto_class: Any, model: str, *, revision: str | None = None,
     """
     import torch
 
-    location = _checked(model)
+    location = _checked(model, revision)
     try:
         return auto_class.from_pretrained(
             location, revision=revision, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, **options
@@ -44,14 +44,14 @@ def load_tokenizer(model: str, *, revision: str | None = None) -> Any:
     """The fast tokenizer of `model`; errors as in `load_pretrained`."""
     from transformers import AutoTokenizer
 
-    location = _checked(model)
+    location = _checked(model, revision)
     try:
         return AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
     except OSError as error:
         raise _missing(model, location, error) from error
 
 
-def _checked(model: str) -> str:
+def _checked(model: str, revision: str | None) -> str:
     location = model_location(model)
     folder = Path(location)
     if folder.is_dir():
@@ -62,10 +62,24 @@ def _checked(model: str) -> str:
             raise InputError(f"model folder {folder}: config.json asks to run code of its own (auto_map); refused")
     elif folder.is_absolute() or location.startswith("."):
         raise InputError(f"model folder {folder} does not exist")
+    else:
+        _ask_hub(model, revision)
     return location
 
 
-def _missing(model: str, location: str, error: OSError) -> Exception:
+def _ask_hub(model: str, revision: str | None) -> None:
+    """One request without retries for a model that the cache lacks: loading tries each file again for minutes."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
+        return
+    try:
+        HfApi().model_info(model, revision=revision, timeout=10)
+    except Exception as error:  # of the hub, or of the HTTP library that it happens to use
+        raise _missing(model, model, error) from error
+
+
+def _missing(model: str, location: str, error: Exception) -> Exception:
     if Path(location).is_dir():
         return InputError(f"model folder {location}: {str(error).splitlines()[0]} (safetensors weights are needed)")
     from huggingface_hub.constants import HF_HUB_CACHE

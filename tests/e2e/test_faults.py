@@ -61,9 +61,10 @@ def test_killed_interrupted_and_killed_again_then_to_the_end(connected, tmp_path
     before = found(project, steps)[-1].name
     running = project.start("run", "claif")
     wait_until(lambda: len(now := found(project, steps)) >= 2 and now[-1].name > before, 120)
-    os.kill(running.pid, signal.SIGINT)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does
     _, error = running.communicate(timeout=60)
     assert running.returncode == 130 and "Traceback" not in error
+    assert "stopped; start again to go on from the last checkpoint" in error
     statuses = sqlite3.connect(project.root / "mlflow.db").execute("select name, status from runs").fetchall()
     parents = sorted(status for name, status in statuses if name.startswith("claif-"))
     assert parents == ["KILLED", "RUNNING"], "by Ctrl-C; without a chance to say so"

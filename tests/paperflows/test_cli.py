@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -86,6 +87,12 @@ def test_data_check_names_file_line_and_field(datasets):
     assert "BAD bad" in done.stdout
     assert "train.jsonl:2" in done.stdout and "text" in done.stdout and "train.jsonl:3" in done.stdout
     assert call("data", "check", str(datasets / "good")).returncode == 0
+    (datasets / "sheet").mkdir()
+    (datasets / "sheet" / "train.csv").write_text("text,label\n")
+    told = call("data", "check", str(datasets)).stdout
+    assert re.search(r"--  sheet +not read: no <split>.jsonl, but train.csv", told)
+    alone = call("data", "check", str(datasets / "sheet"))
+    assert alone.returncode == 2 and "found none but train.csv" in alone.stderr
 
 
 @pytest.mark.skipif("PAPERFLOWS_DATA" not in os.environ, reason="PAPERFLOWS_DATA names no folder of datasets")

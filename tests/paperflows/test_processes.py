@@ -1,5 +1,7 @@
 """Servers that must not outlive what they were started for."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -15,6 +17,27 @@ with temporary_prefect(prepare()) as (url, server):
     print(server.pid, flush=True)
     time.sleep(600)
 """
+INTERRUPTED = """
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        wait_for(f"{url}/health", server)
+        print("answers", server.poll(), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_temporary_server_is_still_there_for_what_ctrl_c_leaves_to_do(in_project):
+    program = PROGRAM.replace("    time.sleep(600)", INTERRUPTED)
+    caller = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    server = psutil.Process(int(caller.stdout.readline()))
+    os.killpg(caller.pid, signal.SIGINT)
+    assert caller.stdout.readline() == "answers None\n"
+    assert caller.wait(60) == 0
+    _, alive = psutil.wait_procs([server], timeout=30)
+    assert alive == []
 
 
 @pytest.mark.slow

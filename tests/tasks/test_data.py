@@ -5,6 +5,7 @@ from unittest.mock import patch
 
 import pytest
 
+from paperflows.components.errors import InputError
 from paperflows.tasks.data import _load_dataset, _state_of, load_dataset
 from paperflows.tasks.policy import _stable
 from paperflows.tasks.remarks import noting
@@ -36,6 +37,18 @@ def test_the_report_tells_what_may_be_meant_so(in_project, tmp_path):
         with patch("paperflows.tasks.data._load_dataset", lambda *_: loaded):
             load_dataset(str(tmp_path / "data"), "tickets")
     assert remarks == ["tickets: 1 different texts of test also occur in train."]
+
+
+def test_a_split_that_a_flow_reads_is_missed_at_once(in_project, tmp_path):
+    dataset = tmp_path / "data" / "tickets"
+    dataset.mkdir(parents=True)
+    (dataset / "train.jsonl").write_text('{"text": "a"}\n')
+    with patch("paperflows.tasks.data._load_dataset", _load_dataset.fn):
+        assert load_dataset(str(tmp_path / "data"), "tickets", splits=["train"])["rows"] == {"train": 1}
+        with pytest.raises(
+            InputError, match=r"'tickets' has no split validation and no split test \(it has train\); this"
+        ):
+            load_dataset(str(tmp_path / "data"), "tickets", splits=["train", "validation", "test"])
 
 
 def test_new_weights_in_a_models_folder_are_another_input(tmp_path):

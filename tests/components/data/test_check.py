@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paperflows.components.data.check import check_folder, find_datasets
+from paperflows.components.data.check import check_folder, find_datasets, passed_over, split_files
 from paperflows.components.data.jsonl import write_jsonl
 from paperflows.components.data.sources import load
 from paperflows.components.errors import InputError
@@ -189,7 +189,9 @@ def test_rows_of_another_type_and_unknown_fields(tmp_path):
     (other := tmp_path / "other").mkdir()
     dataset(other, train=[{"sentence": "x", "sentiment": 1}])
     problem = str(check_folder(other).problems[0])
-    assert "no task type has the fields ['sentence', 'sentiment']. Nearest: " in problem
+    assert "no task type has the fields ['sentence', 'sentiment']. Such as: text and label" in problem
+    dataset(other, train=[{"text_pair": "x", "score": 1}])
+    assert "Nearest: pair regression, which lacks ['text']" in str(check_folder(other).problems[0])
 
 
 def test_a_first_row_that_lacks_what_the_others_have_is_named_itself(tmp_path):
@@ -262,6 +264,28 @@ def test_links_and_double_splits_are_refused(tmp_path):
     (root / "linked").symlink_to(tmp_path)
     with pytest.raises(InputError, match="a link out of"):
         find_datasets(root)
+
+
+def test_splits_by_other_names_are_told(tmp_path):
+    notes = check_folder(dataset(tmp_path, Train=CLASSIFIED, dev=CLASSIFIED, test=CLASSIFIED)).warnings
+    assert {"split Train: flows read a split named train", "split dev: flows read a split named validation"} <= set(
+        notes
+    )
+    (known := tmp_path / "known").mkdir()
+    notes = check_folder(dataset(known, validation=CLASSIFIED, dev=CLASSIFIED, test=CLASSIFIED)).warnings
+    assert not any("flows read" in note for note in notes), "both may be meant"
+
+
+def test_other_forms_of_data_are_named(tmp_path):
+    (tmp_path / "sheet").mkdir()
+    (tmp_path / "sheet" / "train.csv").write_text("text,label\n")
+    dataset(folder_in(tmp_path, "good"), train=CLASSIFIED)
+    (tmp_path / "notes").mkdir()
+    assert passed_over(tmp_path) == {"sheet": ["train.csv"]}
+    with pytest.raises(InputError, match="found none but train.csv"):
+        split_files(tmp_path / "sheet")
+    with pytest.raises(InputError, match="found none but train.csv"):
+        load(tmp_path, "sheet")
 
 
 def test_find_datasets(tmp_path):

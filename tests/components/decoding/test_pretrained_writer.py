@@ -61,7 +61,9 @@ def test_settings_and_marks_stand_where_its_turn_begins():
 def test_a_turn_ends_at_every_end_that_the_model_ships():
     model, tokenizer = pretrained()
     ids = ask(Writer(model, tokenizer, GRID), "3+4")
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=10, do_sample=False)[0, ids.shape[1] :]
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=10, do_sample=False)[
+        0, ids.shape[1] :
+    ]
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, int(out[4])]
     writer = Writer(model, tokenizer, GRID)
     (text,) = writer.answer(["3+4"], np.zeros(1, int), [GREEDY], np.zeros(1, int), longest=10, told=False)

@@ -219,6 +219,13 @@ def test_examples_that_all_agree_leave_three_in_n_open(n, bound):
     assert halves.ci95 == (pytest.approx(0.5 - bound), pytest.approx(0.5 + bound))
 
 
+def test_repeats_of_a_measurement_that_all_agree_leave_nothing_open():
+    bytes_kept = np.full((1, 2), 5e6)
+    pairs = [Paired(np.zeros(2), bytes_kept, 2 * bytes_kept)]
+    assert paired_bootstrap(pairs, median, compare="ratio", unseen=False).ci95 == (0.5, 0.5)
+    assert paired_bootstrap(pairs, median, compare="ratio").ci95[1] > 1
+
+
 def test_a_ratio_to_nothing_says_nothing():
     nothing, some = np.zeros((3, 50)), np.full((3, 50), 0.5)
     nothing_once = np.vstack([np.ones((2, 50)), np.zeros((1, 50))])
