@@ -17,8 +17,9 @@ with temporary_prefect(prepare()) as (url, server):
     print(server.pid, flush=True)
     time.sleep(600)
 """
-INTERRUPTED = """
-    try:
+PRINT_AND_SLEEP = PROGRAM[PROGRAM.index("    print(server.pid") :]
+INTERRUPTED = """    try:
+        print(server.pid, flush=True)
         time.sleep(600)
     except KeyboardInterrupt:
         wait_for(f"{url}/health", server)
@@ -28,7 +29,7 @@ INTERRUPTED = """
 
 @pytest.mark.slow
 def test_temporary_server_is_still_there_for_what_ctrl_c_leaves_to_do(in_project):
-    program = PROGRAM.replace("    time.sleep(600)", INTERRUPTED)
+    program = PROGRAM.replace(PRINT_AND_SLEEP, INTERRUPTED)
     caller = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
