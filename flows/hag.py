@@ -181,10 +181,11 @@ def hag(params: Hag) -> dict[str, Any]:
             for f, scores in zip(families, searched, strict=True)
         ]
         single = configurations[best_single(families, searched)]
-        tuned = [
-            tune_writer(params.model, stored, families, labels, grid, params.tuning.model_dump(), seed, device)
+        tuning = [
+            tune_writer.submit(params.model, stored, families, labels, grid, params.tuning.model_dump(), seed, device)
             for seed in params.seeds
         ]
+        tuned = [future.result() for future in tuning]
         fixed = {
             "default": [default] * len(families),
             "greedy": [GREEDY] * len(families),
@@ -194,13 +195,14 @@ def hag(params: Hag) -> dict[str, Any]:
         selected = [
             select_by_embedding(f, families, searched, params.encoder, params.evaluated, device) for f in families
         ]
-        answered = [
-            answer_by_methods(
+        answers = [
+            answer_by_methods.submit(
                 params.model, model, families, kinds, labels, fixed, selected, configurations, grid, params.evaluated,
                 params.samples, params.longest, seed, device,
             )
             for model, seed in zip(tuned, params.seeds, strict=True)
         ]  # fmt: skip
+        answered = [future.result() for future in answers]
         tested = search("test", tuned[0], params.evaluated, 2 * params.samples, params.seeds[0] + 2000, told=True)
         oracle = best_by_input(families, tested, labels)
         recorded = []

@@ -62,19 +62,20 @@ def draw_shots(
     splits = ["train"] if "train" in data["rows"] else ["train_few", "validation_few"]
     rows = [row for split in splits for row in read_split(data, split)]
     test = read_split(data, "test" if "test" in data["rows"] else "validation")
+    scarce = min(Counter(str(row["label"]) for row in rows).values()) < 2 * shots
+    apart = read_split(data, "validation") if scarce and {"train", "validation", "test"} <= data["rows"].keys() else []
     template: dict[str, Any] = {}
     if templates is not None:
         found = template_of(data["name"], templates)
         template = asdict(found)
-        if unknown := {str(row["label"]) for row in [*rows, *test]} - set(found.labels):
+        if unknown := {str(row["label"]) for row in [*rows, *apart, *test]} - set(found.labels):
             raise InputError(
                 f"dataset {data['name']!r}: its label {min(unknown)!r} is not in its template, which knows "
                 f"{', '.join(found.labels)}: add it to words and sentences of templates.{data['name']}"
             )
-    scarce = min(Counter(str(row["label"]) for row in rows).values()) < 2 * shots
-    if scarce and {"train", "validation", "test"} <= data["rows"].keys():
+    if apart:
         train, _ = few_shot(rows, train=shots, dev=0, seed=seed, without=test)
-        dev, _ = few_shot(read_split(data, "validation"), train=shots, dev=0, seed=seed, without=[*test, *train])
+        dev, _ = few_shot(apart, train=shots, dev=0, seed=seed, without=[*test, *train])
     else:
         train, dev = few_shot(rows, train=shots, dev=shots, seed=seed, without=test)
     random.Random(0).shuffle(test)

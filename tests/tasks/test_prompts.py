@@ -28,8 +28,8 @@ def dataset(**splits):
 
 
 def drawn(shots):
-    read = lambda split: [json.loads(x) for x in (open_artifact(shots) / f"{split}.jsonl").read_text().splitlines()]  # noqa: E731
-    return {split: read(split) for split in ("train", "dev", "test")}
+    files = {split: open_artifact(shots) / f"{split}.jsonl" for split in ("train", "dev", "test")}
+    return {split: [json.loads(line) for line in file.read_text().splitlines()] for split, file in files.items()}
 
 
 def test_both_come_from_train_where_that_is_enough(in_project):
@@ -55,7 +55,10 @@ def test_the_report_says_what_each_class_has_for_training_and_dev(in_project):
     assert "a has 2 in train and 3 in dev" in note and "b has 2 in train and 3 in dev" in note
 
 
-@pytest.mark.parametrize("splits", [{"train": "abc" * 9, "test": 4}, {"train": 9, "test": "abc"}])
+@pytest.mark.parametrize(
+    "splits",
+    [{"train": "abc" * 9, "test": 4}, {"train": 9, "test": "abc"}, {"train": 3, "validation": "abc" * 3, "test": 4}],
+)
 def test_a_label_without_a_word_is_named_with_its_dataset_before_any_training(in_project, splits):
     with pytest.raises(InputError, match=r"dataset 't': its label 'c' is not in its template.*templates\.t"):
         draw_shots.fn(dataset(**splits), 2, 99, TEMPLATE, 0)

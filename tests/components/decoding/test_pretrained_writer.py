@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from paperflows.components.decoding.configurations import GREEDY, Configuration
 from paperflows.components.decoding.shipped import shipped_configuration
 from paperflows.components.decoding.writer import Writer, rows_that_fit, sequence_loss, train_tokenizer
+from paperflows.components.errors import InputError, ServiceError
 
 GRID = {"temperature": [0, 0.7, 1.3], "top_p": [0.8, 1.0], "top_k": [5, 0], "repetition_penalty": [1.0, 1.3]}
 CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
@@ -148,3 +149,12 @@ def test_what_a_model_ships_with(tmp_path, shipped, expected):
     if shipped is not None:
         (tmp_path / "generation_config.json").write_text(json.dumps(shipped))
     assert shipped_configuration(str(tmp_path)) == expected
+
+
+def test_what_cannot_be_known_of_a_model_is_no_default(tmp_path, monkeypatch):
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(InputError, match="generation_config.json"):
+        shipped_configuration(str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ServiceError, match="'nobody/nothing': the hub does not say"):
+        shipped_configuration("nobody/nothing")
